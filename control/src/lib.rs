@@ -1,0 +1,2 @@
+//! Configuration, model, tables, API and command line of the switch.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! The `heddle` binary.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! heddle's engine room: packet memory, rings, ports, devices and the worker loop. It moves
+//! frames and knows headers, never policy: what happens to a frame is decided by a
+//! [`Pipeline`](pipeline::Pipeline).
+#![deny(unsafe_code)]
+
+pub mod ids;
+pub mod offload;

@@ -1,0 +1,2 @@
+//! heddle's harness: generator, measurement, and the lab.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! End-to-end tests of heddle.
+#![forbid(unsafe_code)]
