@@ -4,4 +4,5 @@
 #![deny(unsafe_code)]
 
 pub mod ids;
+pub mod memory;
 pub mod offload;

@@ -1,0 +1,429 @@
+//! One worker's engine: takes a batch through the pipeline and disposes of it.
+//!
+//! Steps decide, the engine disposes: [`Engine::dispatch`] is the only place where a frame changes
+//! owner. It hands packets to transmit arrays, to other workers, to the host stack and back to
+//! the pool; it copies floods and cuts super-packets. The worker loop around it does the waiting.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, PushError};
+
+use crate::counters::PortCounters;
+use crate::drops::{self, Reason};
+use crate::ids::{PortId, SegmentId, WorkerId};
+use crate::memory::{Packet, Pool, Size};
+use crate::offload::{Capabilities, Checksum};
+use crate::pipeline::{Egress, Pipeline, Trace, Traced, Untraced, Verdict};
+use crate::port::{Intake, Port};
+use crate::time::Nanos;
+use crate::wire::checksum;
+use crate::wire::gso::{Cut, Finish};
+
+/// Packets of one batch at most, and of one transmit array before it is flushed.
+pub const BATCH: usize = 256;
+
+/// What one worker asks of another.
+#[derive(Debug)]
+pub enum Errand {
+    /// Walk this packet from the start.
+    Walk(Packet),
+    /// Send this packet by a port whose queue is yours.
+    Transmit(Egress, Packet),
+}
+
+/// Where the engine sends what is not for its own ports.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    /// Hand-off rings towards the other workers, by number; our own place is empty.
+    pub to: Vec<Option<Producer<Errand>>>,
+    /// Hand-off rings from the other workers.
+    pub from: Vec<Consumer<Errand>>,
+    /// Towards heddle's own host stack.
+    pub host: Option<Producer<Packet>>,
+}
+
+/// Who sends by a port.
+pub enum Place {
+    /// This worker, by this queue.
+    Here(Box<dyn Port>),
+    /// The one worker that has the port's only queue.
+    At(WorkerId),
+    /// heddle's own host stack: the gateway's port of a network.
+    Host,
+}
+
+struct Slot {
+    counters: Arc<PortCounters>,
+    place: Sender,
+}
+
+enum Sender {
+    Queue(Box<Queue>),
+    At(WorkerId),
+    Host,
+}
+
+struct Queue {
+    port: Box<dyn Port>,
+    takes: Capabilities,
+    transmit: Vec<Packet>,
+    /// Bytes in `transmit`.
+    bytes: u64,
+    /// Whether the port is listed as dirty.
+    dirty: bool,
+}
+
+/// A pipeline with the memory and the ports of one worker.
+pub struct Engine<P> {
+    pipeline: P,
+    pool: Pool,
+    slots: Vec<Option<Slot>>,
+    /// Ports whose transmit array is not empty.
+    dirty: Vec<PortId>,
+    neighbours: Neighbours,
+}
+
+impl<P: Pipeline> Engine<P> {
+    /// An engine without ports.
+    pub fn new(pipeline: P, pool: Pool, neighbours: Neighbours) -> Self {
+        Self { pipeline, pool, slots: Vec::new(), dirty: Vec::with_capacity(BATCH), neighbours }
+    }
+
+    /// Puts a port in its place. An earlier holder of the number must have been detached.
+    pub fn attach(&mut self, port: PortId, place: Place, counters: Arc<PortCounters>) {
+        if self.slots.len() <= port.index() {
+            self.slots.resize_with(port.index() + 1, || None);
+        }
+        let place = match place {
+            Place::Here(port) => Sender::Queue(Box::new(Queue {
+                takes: port.capabilities(),
+                port,
+                transmit: Vec::with_capacity(BATCH),
+                bytes: 0,
+                dirty: false,
+            })),
+            Place::At(worker) => Sender::At(worker),
+            Place::Host => Sender::Host,
+        };
+        self.slots[port.index()] = Some(Slot { counters, place });
+    }
+
+    /// Takes a port out and closes its queue; what waits in its transmit array is sent first.
+    pub fn detach(&mut self, port: PortId) {
+        self.flush();
+        let slot = self.slots.get_mut(port.index()).and_then(Option::take);
+        if let Some(Slot { place: Sender::Queue(queue), .. }) = slot {
+            queue.port.close(&mut self.pool);
+        }
+    }
+
+    /// The queue of a port that is ours.
+    pub fn queue(&self, port: PortId) -> Option<&dyn Port> {
+        match self.slots.get(port.index())? {
+            Some(Slot { place: Sender::Queue(queue), .. }) => Some(&*queue.port),
+            _ => None,
+        }
+    }
+
+    /// The decisions.
+    pub fn pipeline(&mut self) -> &mut P {
+        &mut self.pipeline
+    }
+
+    /// The packet memory.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// Takes up to `budget` frames from one of our ports into `batch`.
+    pub fn receive(
+        &mut self,
+        port: PortId,
+        batch: &mut Vec<Packet>,
+        budget: usize,
+        now: Nanos,
+    ) -> Intake {
+        match self.slots.get_mut(port.index()) {
+            Some(Some(Slot { counters, place: Sender::Queue(queue) })) => {
+                queue.port.receive(&mut self.pool, batch, budget, now, counters)
+            }
+            _ => Intake::Gone,
+        }
+    }
+
+    /// Takes a batch that came in by `port` through the pipeline; afterwards `batch` is empty, and
+    /// what is to leave waits in transmit arrays for [`Engine::flush`].
+    #[inline]
+    pub fn process(&mut self, port: PortId, batch: &mut Vec<Packet>, now: Nanos) {
+        self.pipeline.begin(now);
+        let mut bytes = 0;
+        for packet in batch.iter_mut() {
+            bytes += packet.len() as u64;
+            self.pipeline.classify(packet);
+        }
+        if let Some(counters) = self.counters(port) {
+            counters.rx_packets.add(batch.len() as u64);
+            counters.rx_bytes.add(bytes);
+        }
+        self.decide(batch);
+    }
+
+    /// Does what other workers have asked for. Answers whether there was anything.
+    pub fn run_errands(&mut self, batch: &mut Vec<Packet>, now: Nanos) -> bool {
+        let mut busy = false;
+        for index in 0..self.neighbours.from.len() {
+            self.pipeline.begin(now);
+            for _ in 0..BATCH {
+                let Ok(errand) = self.neighbours.from[index].pop() else { break };
+                busy = true;
+                match errand {
+                    Errand::Walk(mut packet) => {
+                        self.pipeline.classify(&mut packet);
+                        batch.push(packet);
+                    }
+                    Errand::Transmit(egress, packet) => self.send::<Untraced>(egress, packet),
+                }
+            }
+            self.decide(batch);
+        }
+        busy
+    }
+
+    /// Whether another worker has asked for something.
+    pub fn has_errands(&self) -> bool {
+        self.neighbours.from.iter().any(|ring| !ring.is_empty())
+    }
+
+    /// Hands every transmit array to its port.
+    #[inline]
+    pub fn flush(&mut self) {
+        while let Some(port) = self.dirty.pop() {
+            if let Some(Some(Slot { counters, place: Sender::Queue(queue) })) =
+                self.slots.get_mut(port.index())
+            {
+                queue.dirty = false;
+                queue.flush(&mut self.pool, counters);
+            }
+        }
+    }
+
+    fn decide(&mut self, batch: &mut Vec<Packet>) {
+        if self.pipeline.tracing() {
+            self.walk::<Traced>(batch);
+        } else {
+            self.walk::<Untraced>(batch);
+        }
+    }
+
+    #[inline(always)]
+    fn walk<T: Trace>(&mut self, batch: &mut Vec<Packet>) {
+        for mut packet in batch.drain(..) {
+            let verdict = self.pipeline.walk::<T>(&mut packet);
+            self.dispatch::<T>(verdict, packet);
+        }
+    }
+
+    #[inline(always)]
+    fn dispatch<T: Trace>(&mut self, verdict: Verdict, packet: Packet) {
+        match verdict {
+            Verdict::Forward(egress) | Verdict::Reply(egress) => self.send::<T>(egress, packet),
+            Verdict::Flood(segment) => self.replicate::<T>(segment, packet),
+            Verdict::Punt => self.punt(packet),
+            Verdict::Handoff(worker) => self.hand_off(worker, Errand::Walk(packet)),
+            Verdict::Drop(reason) => self.discard(reason, packet),
+        }
+    }
+
+    /// Sends a packet by one port: as it is where the port takes it, else settled before.
+    #[inline(always)]
+    fn send<T: Trace>(&mut self, egress: Egress, mut packet: Packet) {
+        let Some(Some(slot)) = self.slots.get_mut(egress.port.index()) else {
+            return self.discard(drops::NO_QUEUE, packet);
+        };
+        match &mut slot.place {
+            Sender::Queue(queue) if queue.takes.takes(packet.offload) => {
+                match self.pipeline.emit::<T>(egress, &mut packet) {
+                    ControlFlow::Continue(()) => {
+                        queue.push(packet, egress.port, &mut self.dirty);
+                        if queue.transmit.len() == BATCH {
+                            queue.flush(&mut self.pool, &slot.counters);
+                        }
+                    }
+                    ControlFlow::Break(verdict) => self.discard(reason_of(verdict), packet),
+                }
+            }
+            Sender::Queue(_) => self.settle::<T>(egress, packet),
+            Sender::At(worker) => {
+                let worker = *worker;
+                self.hand_off(worker, Errand::Transmit(egress, packet));
+            }
+            Sender::Host => self.punt(packet),
+        }
+    }
+
+    /// Settles what the port can't: cuts a super-packet, or completes a checksum.
+    #[cold]
+    #[inline(never)]
+    fn settle<T: Trace>(&mut self, egress: Egress, mut packet: Packet) {
+        if packet.offload.is_super() {
+            return self.cut::<T>(egress, packet);
+        }
+        let mut offload = packet.offload;
+        if checksum::complete(packet.data_mut(), &mut offload).is_err() {
+            return self.discard(drops::BAD_OFFLOAD, packet);
+        }
+        // Verified now, so that the port takes it: this can't come back here.
+        packet.offload = offload;
+        debug_assert!(packet.offload.checksum != Checksum::Partial);
+        self.send::<T>(egress, packet);
+    }
+
+    /// Cuts a super-packet into segments that the port takes, and sends them in order.
+    fn cut<T: Trace>(&mut self, egress: Egress, packet: Packet) {
+        let Ok(cut) = Cut::plan(packet.data(), packet.offload) else {
+            return self.discard(drops::BAD_OFFLOAD, packet);
+        };
+        let finish = if self.completes(egress.port) { Finish::Partial } else { Finish::Complete };
+        let count = cut.count();
+        if let Some(counters) = self.counters(packet.in_port) {
+            counters.segments.add(count.saturating_sub(1) as u64);
+        }
+        for index in 0..count {
+            let Some(mut segment) = self.blank(&packet, cut.segment_len()) else {
+                self.miss(drops::NO_MEMORY, packet.in_port);
+                continue;
+            };
+            match cut.write(index, packet.data(), segment.room(), finish) {
+                Ok((len, offload)) if segment.set_len(len) => {
+                    segment.offload = offload;
+                    self.send::<T>(egress, segment);
+                }
+                _ => self.discard(drops::BAD_OFFLOAD, segment),
+            }
+        }
+        self.pool.give(packet.into_frame());
+    }
+
+    /// Sends a copy by each way out of a flood; the last takes the packet itself.
+    #[cold]
+    #[inline(never)]
+    fn replicate<T: Trace>(&mut self, segment: SegmentId, packet: Packet) {
+        let mut last = None;
+        for index in 0..self.pipeline.copies(segment) {
+            let Some(egress) = self.pipeline.copy(segment, index, &packet) else { continue };
+            if let Some(earlier) = last.replace(egress) {
+                self.send_copy::<T>(earlier, &packet);
+            }
+        }
+        match last {
+            Some(egress) => self.send::<T>(egress, packet),
+            None => self.discard(drops::NO_RECEIVER, packet),
+        }
+    }
+
+    fn send_copy<T: Trace>(&mut self, egress: Egress, packet: &Packet) {
+        if let Some(counters) = self.counters(packet.in_port) {
+            counters.copies.add(1);
+        }
+        match self.pool.duplicate(packet) {
+            Some(copy) => self.send::<T>(egress, copy),
+            None => self.miss(drops::NO_MEMORY, packet.in_port),
+        }
+    }
+
+    fn punt(&mut self, packet: Packet) {
+        let in_port = packet.in_port;
+        let Some(host) = &mut self.neighbours.host else {
+            return self.discard(drops::NO_HOST_STACK, packet);
+        };
+        match host.push(packet) {
+            Ok(()) => {
+                if let Some(counters) = self.counters(in_port) {
+                    counters.punted.add(1);
+                }
+            }
+            Err(PushError::Full(packet)) => self.discard(drops::NO_HOST_STACK, packet),
+        }
+    }
+
+    fn hand_off(&mut self, worker: WorkerId, errand: Errand) {
+        let refused = match self.neighbours.to.get_mut(worker.index()) {
+            Some(Some(ring)) => ring.push(errand).err().map(|PushError::Full(errand)| errand),
+            _ => Some(errand),
+        };
+        if let Some(Errand::Walk(packet) | Errand::Transmit(_, packet)) = refused {
+            self.discard(drops::HANDOFF_FULL, packet);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn discard(&mut self, reason: Reason, packet: Packet) {
+        self.miss(reason, packet.in_port);
+        self.pool.give(packet.into_frame());
+    }
+
+    /// Counts a packet that goes no further.
+    fn miss(&mut self, reason: Reason, in_port: PortId) {
+        if let Some(counters) = self.counters(in_port) {
+            counters.drops.of(reason).add(1);
+        }
+    }
+
+    /// An empty packet like `original`, in a slot that holds `len` bytes.
+    fn blank(&mut self, original: &Packet, len: usize) -> Option<Packet> {
+        let small = Packet::new(self.pool.take(Size::Small)?, original.in_port);
+        let mut blank = if len <= small.capacity() {
+            small
+        } else {
+            self.pool.give(small.into_frame());
+            Packet::new(self.pool.take(Size::Run)?, original.in_port)
+        };
+        blank.layers = original.layers;
+        Some(blank)
+    }
+
+    fn completes(&self, port: PortId) -> bool {
+        matches!(
+            self.slots.get(port.index()),
+            Some(Some(Slot { place: Sender::Queue(queue), .. })) if queue.takes.checksum
+        )
+    }
+
+    #[inline(always)]
+    fn counters(&self, port: PortId) -> Option<&PortCounters> {
+        self.slots.get(port.index())?.as_ref().map(|slot| &*slot.counters)
+    }
+}
+
+impl Queue {
+    #[inline(always)]
+    fn push(&mut self, packet: Packet, port: PortId, dirty: &mut Vec<PortId>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(port);
+        }
+        self.bytes += packet.len() as u64;
+        self.transmit.push(packet);
+    }
+
+    fn flush(&mut self, pool: &mut Pool, counters: &PortCounters) {
+        let packets = self.transmit.len() as u64;
+        let refused = self.port.transmit(pool, &mut self.transmit);
+        counters.tx_packets.add(packets - refused.full - refused.failed);
+        counters.tx_bytes.add(std::mem::take(&mut self.bytes) - refused.bytes);
+        if refused.full + refused.failed > 0 {
+            counters.drops.of(drops::PORT_FULL).add(refused.full);
+            counters.drops.of(drops::PORT_FAILED).add(refused.failed);
+        }
+    }
+}
+
+/// The reason in a verdict that ended an emission.
+fn reason_of(verdict: Verdict) -> Reason {
+    match verdict {
+        Verdict::Drop(reason) => reason,
+        _ => drops::NO_QUEUE,
+    }
+}

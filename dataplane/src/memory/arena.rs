@@ -1,0 +1,161 @@
+//! The arena: one mapping that holds the slots of all workers.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::MemfdFlags;
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use thiserror::Error;
+
+use super::frame::{Frame, RUN_BYTES, SMALL_BYTES, Size};
+use super::pool::Pool;
+use crate::ids::WorkerId;
+
+/// How many slots the arena has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Owners of slots, at most 256: workers, and the host stack where there is one.
+    pub owners: u16,
+    /// Small slots for each owner.
+    pub small: usize,
+    /// Runs for each owner.
+    pub runs: usize,
+}
+
+impl Geometry {
+    /// The geometry that fits `budget` bytes: a third of it in small slots, the rest in runs.
+    pub fn within(budget: usize, owners: u16) -> Self {
+        let each = budget / usize::from(owners.max(1));
+        Self { owners, small: each / 3 / SMALL_BYTES, runs: each / 3 * 2 / RUN_BYTES }
+    }
+
+    /// Bytes of the mapping.
+    pub const fn bytes(self) -> usize {
+        self.owners as usize * (self.small * SMALL_BYTES + self.runs * RUN_BYTES)
+    }
+}
+
+/// Why there is no arena.
+#[derive(Debug, Error)]
+pub enum ArenaError {
+    /// More owners than a frame's tag can name, or none.
+    #[error("packet memory for {0} workers: from 1 to 256 can own frames")]
+    Owners(u16),
+    /// Not a single slot.
+    #[error("packet memory of {0:?} has no slots: raise `host.memory`")]
+    Empty(Geometry),
+    /// The kernel refused.
+    #[error("packet memory of {bytes} bytes: {step}: {source}")]
+    System {
+        /// Bytes asked for.
+        bytes: usize,
+        /// The call that failed.
+        step: &'static str,
+        /// Its error.
+        source: rustix::io::Errno,
+    },
+}
+
+/// The mapping on a memfd, shared by the pools that it was cut into. Pages are touched on first
+/// use, so an arena that is never filled costs little.
+///
+/// It is unmapped when its pools are gone and every slot has come home; if a frame is still
+/// abroad, the mapping stays for the rest of the process.
+#[derive(Debug)]
+pub struct Arena {
+    base: NonNull<u8>,
+    geometry: Geometry,
+    memfd: OwnedFd,
+    /// Slots that dropped pools had in their free lists.
+    home: AtomicUsize,
+}
+
+// SAFETY: the base pointer is only used to cut frames at creation and to unmap at the end.
+unsafe impl Send for Arena {}
+// SAFETY: as above; shared access reads plain numbers and an atomic.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Maps an arena and cuts it into one pool per owner, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError`] when the geometry is empty or too wide, or the kernel refuses the memory.
+    pub fn create(geometry: Geometry) -> Result<Vec<Pool>, ArenaError> {
+        if geometry.owners == 0 || geometry.owners > 256 {
+            return Err(ArenaError::Owners(geometry.owners));
+        }
+        if geometry.small == 0 || geometry.runs == 0 {
+            return Err(ArenaError::Empty(geometry));
+        }
+        let arena = Arc::new(Self::map(geometry)?);
+        let frames = (0..geometry.owners).map(|owner| arena.cut(owner)).collect();
+        Ok(Pool::family(&arena, frames))
+    }
+
+    /// How many slots there are.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The memfd behind the mapping.
+    pub fn memfd(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    /// Notes slots that are home for good, since their pool goes.
+    pub(super) fn retire(&self, slots: usize) {
+        self.home.fetch_add(slots, Ordering::AcqRel);
+    }
+
+    fn map(geometry: Geometry) -> Result<Self, ArenaError> {
+        let bytes = geometry.bytes();
+        let failed = |step| move |source| ArenaError::System { bytes, step, source };
+        let memfd = rustix::fs::memfd_create("heddle-packets", MemfdFlags::CLOEXEC)
+            .map_err(failed("memfd_create"))?;
+        rustix::fs::ftruncate(&memfd, bytes as u64).map_err(failed("ftruncate"))?;
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let base =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), bytes, protection, flags, &memfd, 0) }
+                .map_err(failed("mmap"))?;
+        // SAFETY: the range was mapped above. Where huge pages for shared memory are off this
+        // does nothing, and nothing depends on it.
+        let _ = unsafe { rustix::mm::madvise(base, bytes, Advice::LinuxHugepage) };
+        let base = NonNull::new(base.cast()).ok_or(ArenaError::Empty(geometry))?;
+        Ok(Self { base, geometry, memfd, home: AtomicUsize::new(0) })
+    }
+
+    /// Makes the one frame of each slot of `owner`: small ones first, then runs.
+    fn cut(&self, owner: u16) -> (Vec<Frame>, Vec<Frame>) {
+        let Geometry { owners, small, runs } = self.geometry;
+        #[expect(clippy::cast_possible_truncation, reason = "owners were checked against 256")]
+        let (owner, home) = (usize::from(owner), WorkerId(owner as u8));
+        let runs_area = usize::from(owners) * small * SMALL_BYTES;
+        let make = |offset: usize, size| {
+            // SAFETY: every (owner, class, index) names its own range inside the mapping, a
+            // memfd is zeroed, and `cut` runs once per owner.
+            unsafe { Frame::new(self.base.add(offset), size, home) }
+        };
+        let small_frames =
+            (0..small).map(|i| make((owner * small + i) * SMALL_BYTES, Size::Small)).collect();
+        let run_frames = (0..runs)
+            .map(|i| make(runs_area + (owner * runs + i) * RUN_BYTES, Size::Run))
+            .collect();
+        (small_frames, run_frames)
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let Geometry { owners, small, runs } = self.geometry;
+        if *self.home.get_mut() == usize::from(owners) * (small + runs) {
+            // SAFETY: every frame is home in a pool that is gone, so no token to the range is
+            // left. An error would leave the range mapped, which harms nothing.
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.geometry.bytes()) };
+        }
+    }
+}
