@@ -3,5 +3,6 @@
 //! [`Pipeline`](pipeline::Pipeline).
 #![deny(unsafe_code)]
 
+pub mod device;
 pub mod ids;
 pub mod offload;
