@@ -3,6 +3,7 @@
 //! [`Pipeline`](pipeline::Pipeline).
 #![deny(unsafe_code)]
 
+pub mod device;
 pub mod ids;
 pub mod memory;
 pub mod offload;

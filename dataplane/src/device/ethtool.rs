@@ -1,0 +1,247 @@
+//! A device's offloads, by the ioctl behind `ethtool -k` and `-K` (`linux/ethtool.h`).
+//!
+//! Features are named by the kernel's own strings, so that one mechanism serves all of them.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::ioctl::{Opcode, Setter, ioctl};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use thiserror::Error;
+
+/// `linux/sockios.h`.
+const SIOCETHTOOL: Opcode = 0x8946;
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETH_SS_FEATURES: u32 = 4;
+/// Bytes of one feature's name with its padding (`ETH_GSTRING_LEN`).
+const STRING_BYTES: usize = 32;
+/// More features than any kernel has; it had 60 in 2025.
+const MOST_FEATURES: u32 = 4096;
+/// Words of `struct ethtool_get_features_block`: available, requested, active, never changed.
+const GET_WORDS: usize = 4;
+/// Words of `struct ethtool_set_features_block`: valid, requested.
+const SET_WORDS: usize = 2;
+/// Words in front of the blocks: command and number of blocks.
+const HEAD_WORDS: usize = 2;
+
+/// What [`set_offloads`] turns on and off: what lets a container's kernel send super-packets
+/// and partial checksums, and what lets it merge what it receives.
+pub const OFFLOADS: [&str; 12] = [
+    "tx-checksum-ipv4",
+    "tx-checksum-ip-generic",
+    "tx-checksum-ipv6",
+    "tx-scatter-gather",
+    "tx-scatter-gather-fraglist",
+    "tx-generic-segmentation",
+    "tx-tcp-segmentation",
+    "tx-tcp-ecn-segmentation",
+    "tx-tcp-mangleid-segmentation",
+    "tx-tcp6-segmentation",
+    "tx-udp-segmentation",
+    "rx-gro",
+];
+
+/// What went wrong with a device's features.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel refused an operation.
+    #[error("cannot {operation} {device}: {source}")]
+    Refused {
+        /// The operation, as a verb.
+        operation: &'static str,
+        /// The device's name.
+        device: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A device's name must have 1 to 15 bytes and no NUL.
+    #[error("`{0}` can't name a network device")]
+    BadName(String),
+    /// This kernel knows no feature of this name.
+    #[error("no feature is called `{0}`")]
+    UnknownFeature(String),
+}
+
+/// One feature of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Feature {
+    /// The kernel's name for it, as `ethtool -k` shows it.
+    pub name: String,
+    /// Whether it is in use.
+    pub active: bool,
+    /// Whether it can be switched: the driver allows it and it is not fixed.
+    pub changeable: bool,
+}
+
+/// The features of a device in the calling thread's namespace.
+///
+/// # Errors
+/// [`Error::Refused`], with `ENODEV` if there is no such device; [`Error::BadName`].
+pub fn features(device: &str) -> Result<Vec<Feature>, Error> {
+    let request = Request::new(device)?;
+    let names = request.names()?;
+    let blocks = names.len().div_ceil(32);
+    let mut words = vec![0; HEAD_WORDS + blocks * GET_WORDS];
+    words[0] = ETHTOOL_GFEATURES;
+    words[1] = u32::try_from(blocks).unwrap_or(0);
+    request.exchange("read the features of", &mut words)?;
+    let bit = |feature: usize, word: usize| {
+        words[HEAD_WORDS + feature / 32 * GET_WORDS + word] >> (feature % 32) & 1 == 1
+    };
+    let named = names.into_iter().enumerate().filter(|(_, name)| !name.is_empty());
+    let feature =
+        |(i, name)| Feature { name, active: bit(i, 2), changeable: bit(i, 0) && !bit(i, 3) };
+    Ok(named.map(feature).collect())
+}
+
+/// Switches features by name. What the device can't do stays as it is, and what depends on
+/// another feature may change with it, as with `ethtool -K`: read the outcome with [`features`].
+///
+/// # Errors
+/// As [`features`]; [`Error::UnknownFeature`], and nothing is changed.
+pub fn set_features(device: &str, wanted: &[(&str, bool)]) -> Result<(), Error> {
+    let request = Request::new(device)?;
+    let names = request.names()?;
+    let blocks = names.len().div_ceil(32);
+    let mut words = vec![0; HEAD_WORDS + blocks * SET_WORDS];
+    words[0] = ETHTOOL_SFEATURES;
+    words[1] = u32::try_from(blocks).unwrap_or(0);
+    for &(name, on) in wanted {
+        let feature = names.iter().position(|known| known == name);
+        let feature = feature.ok_or_else(|| Error::UnknownFeature(name.to_owned()))?;
+        let block = HEAD_WORDS + feature / 32 * SET_WORDS;
+        words[block] |= 1 << (feature % 32);
+        words[block + 1] |= u32::from(on) << (feature % 32);
+    }
+    request.exchange("set the features of", &mut words)
+}
+
+/// Turns all of [`OFFLOADS`] that the device can switch on or off.
+///
+/// # Errors
+/// As [`features`].
+pub fn set_offloads(device: &str, on: bool) -> Result<(), Error> {
+    let known = features(device)?;
+    let switchable = |name: &&str| known.iter().any(|f| f.name == **name && f.changeable);
+    let wanted: Vec<_> = OFFLOADS.iter().filter(|n| switchable(n)).map(|n| (*n, on)).collect();
+    set_features(device, &wanted)
+}
+
+/// `struct ifreq` as SIOCETHTOOL reads it: the device's name, and a pointer in a union of 24
+/// bytes.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    data: *mut u32,
+    rest: [u64; 2],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
+
+/// A socket to ask by, and the device in question.
+struct Request<'a> {
+    socket: OwnedFd,
+    device: &'a str,
+    name: [u8; 16],
+}
+
+impl<'a> Request<'a> {
+    fn new(device: &'a str) -> Result<Self, Error> {
+        let mut name = [0; 16];
+        let bytes = device.as_bytes();
+        if bytes.is_empty() || bytes.len() >= name.len() || bytes.contains(&0) {
+            return Err(Error::BadName(device.to_owned()));
+        }
+        name[..bytes.len()].copy_from_slice(bytes);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)
+            .map_err(|e| refused("open a socket for", device, e.into()))?;
+        Ok(Self { socket, device, name })
+    }
+
+    /// The names of all features this kernel knows, by bit; some bits have an empty name.
+    fn names(&self) -> Result<Vec<String>, Error> {
+        let count = self.feature_count()?;
+        let blocks = usize::try_from(count).unwrap_or(0);
+        // Command, string set, number of strings, strings.
+        let mut words = vec![0; 3 + blocks * (STRING_BYTES / 4)];
+        words[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, count]);
+        self.exchange("read the feature names of", &mut words)?;
+        let bytes: Vec<u8> = words[3..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        Ok(bytes.chunks_exact(STRING_BYTES).map(text).collect())
+    }
+
+    fn feature_count(&self) -> Result<u32, Error> {
+        // Command, reserved, mask of string sets (u64, so its halves by byte order), count.
+        let mask = (1_u64 << ETH_SS_FEATURES).to_ne_bytes();
+        let [a, b, c, d, e, f, g, h] = mask;
+        let (first, second) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        let mut words = [ETHTOOL_GSSET_INFO, 0, first, second, 0];
+        self.exchange("count the features of", &mut words)?;
+        Ok(words[4].min(MOST_FEATURES))
+    }
+
+    /// Gives the kernel a command with its arguments, and takes its answer in the same place.
+    fn exchange(&self, operation: &'static str, words: &mut [u32]) -> Result<(), Error> {
+        let request = InterfaceRequest { name: self.name, data: words.as_mut_ptr(), rest: [0; 2] };
+        // SAFETY: the request has the layout of `struct ifreq`, and its pointer stays valid for
+        // the call. What the kernel writes behind it is bounded by the number of blocks in the
+        // second word (features), is one word (string sets), or is `feature_count` names, a
+        // number that never changes while a kernel runs and for which `names` made room.
+        let done = unsafe {
+            let command = Setter::<SIOCETHTOOL, InterfaceRequest>::new(request);
+            ioctl(&self.socket, command)
+        };
+        done.map_err(|errno| refused(operation, self.device, errno.into()))
+    }
+}
+
+fn refused(operation: &'static str, device: &str, source: io::Error) -> Error {
+    Error::Refused { operation, device: device.to_owned(), source }
+}
+
+fn text(padded: &[u8]) -> String {
+    let end = padded.iter().position(|byte| *byte == 0).unwrap_or(padded.len());
+    String::from_utf8_lossy(&padded[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::netlink::Netlink;
+    use crate::device::netns::tests::Guard;
+
+    fn active(device: &str, name: &str) -> bool {
+        features(device).unwrap().iter().any(|f| f.name == name && f.active)
+    }
+
+    #[test]
+    fn offloads_go_off_and_on_again() {
+        let guard = Guard::new();
+        let work = || {
+            Netlink::open().unwrap().add_veth("a0", "b0", 1, None).unwrap();
+            let chosen = ["tx-tcp-segmentation", "tx-udp-segmentation", "tx-checksum-ip-generic"];
+            assert!(chosen.iter().all(|name| active("a0", name)));
+            set_offloads("a0", false).unwrap();
+            assert!(!OFFLOADS.iter().any(|name| active("a0", name)));
+            set_offloads("a0", true).unwrap();
+            assert!(chosen.iter().all(|name| active("a0", name)));
+            set_features("a0", &[("tx-tcp-segmentation", false)]).unwrap();
+            assert!(!active("a0", chosen[0]) && active("a0", chosen[1]));
+        };
+        guard.netns.run(work).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_exist_is_named() {
+        let missing = features("nosuch0").unwrap_err();
+        assert!(missing.to_string().contains("nosuch0: No such device"), "{missing}");
+        assert!(matches!(features("sixteen-bytes-no"), Err(Error::BadName(_))));
+        let unknown = set_features("lo", &[("tx-telepathy", true)]).unwrap_err();
+        assert!(matches!(unknown, Error::UnknownFeature(name) if name == "tx-telepathy"));
+    }
+}

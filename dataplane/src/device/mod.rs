@@ -1,0 +1,9 @@
+//! Network devices as the kernel sees them: the namespaces that hold them, their links,
+//! addresses and routes (rtnetlink), and their offloads (ethtool).
+//!
+//! Everything here is blocking and bounded in time. What concerns another namespace runs on a
+//! short-lived thread inside it, see [`netns::Netns::run`].
+
+pub mod ethtool;
+pub mod netlink;
+pub mod netns;
