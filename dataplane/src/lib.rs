@@ -5,3 +5,4 @@
 
 pub mod ids;
 pub mod offload;
+pub mod wire;
