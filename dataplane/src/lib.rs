@@ -7,3 +7,4 @@ pub mod device;
 pub mod ids;
 pub mod memory;
 pub mod offload;
+pub mod wire;
