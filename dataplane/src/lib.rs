@@ -3,5 +3,11 @@
 //! [`Pipeline`](pipeline::Pipeline).
 #![deny(unsafe_code)]
 
+pub mod cpu;
 pub mod ids;
 pub mod offload;
+pub mod publish;
+pub mod shared;
+pub mod sleep;
+pub mod sync;
+pub mod time;
