@@ -25,8 +25,7 @@ impl Reason {
 
     /// The reason with this number; numbers beyond [`Reason::COUNT`] fold into the last.
     pub const fn new(number: u8) -> Self {
-        let last = Self::COUNT as u8 - 1;
-        Self(if number > last { last } else { number })
+        Self(if number < LAST { number } else { LAST })
     }
 
     /// The index of its counter, below [`Reason::COUNT`].
@@ -35,6 +34,9 @@ impl Reason {
         self.0 as usize
     }
 }
+
+const LAST: u8 = 63;
+const _: () = assert!(LAST as usize + 1 == Reason::COUNT);
 
 /// Declares drop reasons as constants, numbered upwards from `$first`, and the table `$table` that
 /// explains them.

@@ -12,7 +12,7 @@ use rtrb::{Consumer, Producer, PushError};
 use crate::counters::PortCounters;
 use crate::drops::{self, Reason};
 use crate::ids::{PortId, SegmentId, WorkerId};
-use crate::memory::{Packet, Pool, Size};
+use crate::memory::{Packet, Pool};
 use crate::offload::{Capabilities, Checksum};
 use crate::pipeline::{Egress, Pipeline, Trace, Traced, Untraced, Verdict};
 use crate::port::{Intake, Port};
@@ -290,10 +290,15 @@ impl<P: Pipeline> Engine<P> {
             counters.segments.add(count.saturating_sub(1) as u64);
         }
         for index in 0..count {
-            let Some(mut segment) = self.blank(&packet, cut.segment_len()) else {
-                self.miss(drops::NO_MEMORY, packet.in_port);
-                continue;
+            let room = Packet::with_room(&mut self.pool, packet.in_port, cut.segment_len());
+            let mut segment = match room {
+                Ok(segment) => segment,
+                Err(reason) => {
+                    self.miss(reason, packet.in_port);
+                    continue;
+                }
             };
+            segment.layers = packet.layers;
             match cut.write(index, packet.data(), segment.room(), finish) {
                 Ok((len, offload)) if segment.set_len(len) => {
                     segment.offload = offload;
@@ -327,8 +332,8 @@ impl<P: Pipeline> Engine<P> {
             counters.copies.add(1);
         }
         match self.pool.duplicate(packet) {
-            Some(copy) => self.send::<T>(egress, copy),
-            None => self.miss(drops::NO_MEMORY, packet.in_port),
+            Ok(copy) => self.send::<T>(egress, copy),
+            Err(reason) => self.miss(reason, packet.in_port),
         }
     }
 
@@ -369,19 +374,6 @@ impl<P: Pipeline> Engine<P> {
         if let Some(counters) = self.counters(in_port) {
             counters.drops.of(reason).add(1);
         }
-    }
-
-    /// An empty packet like `original`, in a slot that holds `len` bytes.
-    fn blank(&mut self, original: &Packet, len: usize) -> Option<Packet> {
-        let small = Packet::new(self.pool.take(Size::Small)?, original.in_port);
-        let mut blank = if len <= small.capacity() {
-            small
-        } else {
-            self.pool.give(small.into_frame());
-            Packet::new(self.pool.take(Size::Run)?, original.in_port)
-        };
-        blank.layers = original.layers;
-        Some(blank)
     }
 
     fn completes(&self, port: PortId) -> bool {

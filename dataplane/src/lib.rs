@@ -3,8 +3,20 @@
 //! [`Pipeline`](pipeline::Pipeline).
 #![deny(unsafe_code)]
 
+pub mod counters;
+pub mod cpu;
 pub mod device;
+pub mod drops;
+pub mod engine;
 pub mod ids;
 pub mod memory;
 pub mod offload;
+pub mod pipeline;
+pub mod port;
+pub mod publish;
+pub mod shared;
+pub mod sleep;
+pub mod sync;
+pub mod time;
 pub mod wire;
+pub mod worker;

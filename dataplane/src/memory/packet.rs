@@ -1,7 +1,9 @@
 //! A frame's token with what is known about its contents: 32 bytes, moved through the pipeline.
 #![allow(unsafe_code)]
 
-use super::frame::{Frame, SMALL_BYTES};
+use super::frame::{Frame, SMALL_BYTES, Size};
+use super::pool::Pool;
+use crate::drops::{self, Reason};
 use crate::ids::PortId;
 use crate::offload::Offload;
 
@@ -81,6 +83,36 @@ impl Packet {
             offload: Offload::PLAIN,
             layers: Layers { kind: Kind::Other, l3: 0, l4: 0, protocol: 0 },
         }
+    }
+
+    /// A packet in a free frame of the smallest class that holds `bytes` and its tailroom.
+    ///
+    /// # Errors
+    ///
+    /// [`drops::NO_MEMORY`] when all such frames are in use, [`drops::OVERSIZED`] when no slot is
+    /// that large.
+    pub fn holding(pool: &mut Pool, in_port: PortId, bytes: &[u8]) -> Result<Self, Reason> {
+        let mut packet = Self::with_room(pool, in_port, bytes.len())?;
+        packet.room()[..bytes.len()].copy_from_slice(bytes);
+        let fits = packet.set_len(bytes.len());
+        debug_assert!(fits, "room was asked for");
+        Ok(packet)
+    }
+
+    /// An empty packet that can grow to `len` bytes and leave the tailroom free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Packet::holding`].
+    pub fn with_room(pool: &mut Pool, in_port: PortId, len: usize) -> Result<Self, Reason> {
+        for size in [Size::Small, Size::Run] {
+            if len > size.bytes() - HEADROOM - COLOURS * LINE - TAILROOM {
+                continue;
+            }
+            let frame = pool.take(size).ok_or(drops::NO_MEMORY)?;
+            return Ok(Self::new(frame, in_port));
+        }
+        Err(drops::OVERSIZED)
     }
 
     /// Bytes of the packet.
@@ -175,19 +207,6 @@ impl Packet {
     pub fn frame(&self) -> &Frame {
         &self.frame
     }
-
-    /// Makes this packet, in its own frame, a copy of `other`'s bytes and metadata. False, and
-    /// nothing changed, when it does not fit.
-    #[must_use = "nothing is copied when it does not fit"]
-    pub fn copy_from(&mut self, other: &Packet) -> bool {
-        if !self.set_len(other.len()) {
-            return false;
-        }
-        self.data_mut().copy_from_slice(other.data());
-        (self.in_port, self.offload) = (other.in_port, other.offload);
-        self.layers = other.layers;
-        true
-    }
 }
 
 const LINE: usize = 64;
@@ -240,8 +259,7 @@ mod tests {
         assert!(packet.set_len(5));
         packet.data_mut().copy_from_slice(b"hello");
         packet.layers.l3 = 14;
-        let mut copy = Packet::new(pool.take(Size::Run).unwrap(), PortId(0));
-        assert!(copy.copy_from(&packet));
+        let copy = pool.duplicate(&packet).unwrap();
         packet.data_mut()[0] = b'j';
         assert_eq!((copy.data(), copy.layers.l3, copy.in_port), (&b"hello"[..], 14, PortId(3)));
         pool.give(packet.into_frame());

@@ -7,6 +7,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::arena::Arena;
 use super::frame::{Frame, Size};
 use super::packet::Packet;
+use crate::drops::Reason;
 use crate::ids::WorkerId;
 
 /// The free list of one owner of frames, with a return ring from and to every other owner.
@@ -97,18 +98,16 @@ impl Pool {
         }
     }
 
-    /// A copy of `packet` in a frame of the smallest class that holds it, or `None` when all
-    /// such frames are in use.
-    pub fn duplicate(&mut self, packet: &Packet) -> Option<Packet> {
-        for size in [Size::Small, Size::Run] {
-            let Some(frame) = self.take(size) else { continue };
-            let mut copy = Packet::new(frame, packet.in_port);
-            if copy.copy_from(packet) {
-                return Some(copy);
-            }
-            self.give(copy.into_frame());
-        }
-        None
+    /// A copy of `packet` in a frame of the smallest class that holds it, or the reason why there
+    /// is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Packet::holding`].
+    pub fn duplicate(&mut self, packet: &Packet) -> Result<Packet, Reason> {
+        let mut copy = Packet::holding(self, packet.in_port, packet.data())?;
+        (copy.offload, copy.layers) = (packet.offload, packet.layers);
+        Ok(copy)
     }
 
     /// Free frames: small ones and runs.

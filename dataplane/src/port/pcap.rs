@@ -1,7 +1,6 @@
 //! The capture port: receives what a capture file holds, writes what it is given to another.
 //!
-//! The capture's timestamps are the clock: a frame is received once the time that the caller
-//! passes has come to it. Whoever replays asks for [`Capture::next_at`] and sets the time to it.
+//! A frame is received once the time that the caller passes has come to its timestamp.
 
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
@@ -13,9 +12,8 @@ use thiserror::Error;
 
 use super::{Intake, Port, Refused};
 use crate::counters::PortCounters;
-use crate::drops;
 use crate::ids::PortId;
-use crate::memory::{HEADROOM, Packet, Pool, RUN_BYTES, SMALL_BYTES, Size, TAILROOM};
+use crate::memory::{Packet, Pool};
 use crate::offload::Capabilities;
 use crate::time::Nanos;
 
@@ -54,40 +52,73 @@ impl<R: Read, W: Write> Capture<R, W> {
         {
             return Err(CaptureError::LinkType(link));
         }
-        let header = PcapHeader { ts_resolution: TsResolution::NanoSecond, ..PcapHeader::default() };
+        let header =
+            PcapHeader { ts_resolution: TsResolution::NanoSecond, ..PcapHeader::default() };
         let writer = PcapWriter::with_header(writer, header)?;
         let mut this = Self { port, reader, writer, next: None, now: Nanos(0) };
         this.advance()?;
         Ok(this)
     }
 
-    /// When the next frame comes in; `None` after the last.
-    pub fn next_at(&self) -> Option<Nanos> {
-        self.next.as_ref().map(|(at, _)| *at)
-    }
-
-    /// Reads the next frame of the capture.
-    ///
-    /// # Errors
-    ///
-    /// [`CaptureError::Format`] when the file is cut short or damaged there.
-    pub fn advance(&mut self) -> Result<(), CaptureError> {
+    fn advance(&mut self) -> Result<(), CaptureError> {
         let record = self.reader.as_mut().and_then(PcapReader::next_packet).transpose()?;
         self.next = record.map(|record| (Nanos::from(record.timestamp), record.data.into_owned()));
         Ok(())
     }
 
-    /// Takes the frame whose time has come.
-    fn take(&mut self, pool: &mut Pool, counters: &PortCounters) -> Option<Packet> {
-        let (_, bytes) = self.next.take_if(|(at, _)| *at <= self.now)?;
-        let packet = packet_of(&bytes, self.port, pool);
-        if packet.is_none() {
-            counters.rx_packets.add(1);
-            let reason = if longest(&bytes) { drops::OVERSIZED } else { drops::NO_MEMORY };
-            counters.drops.of(reason).add(1);
-        }
-        // A damaged record ends the capture here; `advance` says so to whoever checks first.
-        let _ = self.advance();
-        packet
+    fn write(&mut self, packet: &Packet) -> Result<(), CaptureError> {
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        let record = PcapPacket::new(Duration::from(self.now), length, packet.data());
+        self.writer.write_packet(&record)?;
+        Ok(())
     }
+}
+
+impl<R: Read + Send, W: Write + Send> Port for Capture<R, W> {
+    fn receive(
+        &mut self,
+        pool: &mut Pool,
+        batch: &mut Vec<Packet>,
+        budget: usize,
+        now: Nanos,
+        counters: &PortCounters,
+    ) -> Intake {
+        self.now = now;
+        for _ in 0..budget {
+            let Some((_, bytes)) = self.next.take_if(|(at, _)| *at <= now) else { break };
+            match Packet::holding(pool, self.port, &bytes) {
+                Ok(packet) => batch.push(packet),
+                Err(reason) => {
+                    counters.rx_packets.add(1);
+                    counters.drops.of(reason).add(1);
+                }
+            }
+            if self.advance().is_err() {
+                return Intake::Gone;
+            }
+        }
+        if self.next.is_some() { Intake::More } else { Intake::Empty }
+    }
+
+    fn transmit(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> Refused {
+        let mut refused = Refused::default();
+        for packet in packets.drain(..) {
+            if self.write(&packet).is_err() {
+                refused.failed(&packet);
+            }
+            pool.give(packet.into_frame());
+        }
+        refused
+    }
+
+    /// None: a capture shows frames as they would be on a wire.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn close(self: Box<Self>, _pool: &mut Pool) {}
 }
