@@ -89,6 +89,18 @@ impl Key {
         Some(Self((segment.0 as u64) << 48 | mac.to_u64()))
     }
 
+    /// The key as one word, never zero: the segment above the 48 bits of the address.
+    #[inline(always)]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// The inverse of [`Key::word`], `None` for a word that is no key.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        let segment = SegmentId((word >> 48) as u16);
+        Self::new(segment, MacAddr::from_u64(word))
+    }
+
     /// The segment in which the address was heard.
     pub const fn segment(self) -> SegmentId {
         SegmentId((self.0 >> 48) as u16)

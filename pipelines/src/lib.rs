@@ -1,4 +1,20 @@
-//! heddle's decisions: the walk of a frame, its steps and the tables they read.
+//! heddle's decisions: the walk of a frame ([`walk`]), its steps, and the tables they read.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number, allocates, locks or logs.
 #![forbid(unsafe_code)]
 
+pub mod bridge;
+pub mod classify;
+pub mod drops;
+pub mod egress;
 pub mod fdb;
+pub mod gateway;
+pub mod guard;
+pub mod pages;
+pub mod state;
+pub mod stations;
+pub mod storm;
+pub mod switch;
+pub mod tables;
+pub mod trace;
+pub mod walk;

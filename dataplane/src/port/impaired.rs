@@ -104,7 +104,10 @@ impl<P: Port> Port for Impaired<P> {
 
     fn close(self: Box<Self>, pool: &mut Pool) {
         let Self { port, held, overtaken, .. } = *self;
-        held.into_iter().map(|(_, packet)| packet).chain(overtaken).for_each(|packet| pool.give(packet.into_frame()));
+        held.into_iter()
+            .map(|(_, packet)| packet)
+            .chain(overtaken)
+            .for_each(|packet| pool.give(packet.into_frame()));
         Box::new(port).close(pool);
     }
 }

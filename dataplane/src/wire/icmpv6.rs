@@ -27,6 +27,8 @@ pub const ROUTER_ADVERTISEMENT: u8 = 134;
 pub const NEIGHBOR_SOLICITATION: u8 = 135;
 /// Type: I have it (RFC 4861, 4.4).
 pub const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+/// Type: there is a better first hop (RFC 4861, 4.5).
+pub const REDIRECT: u8 = 137;
 
 /// Code of [`DESTINATION_UNREACHABLE`]: no route.
 pub const NO_ROUTE: u8 = 0;

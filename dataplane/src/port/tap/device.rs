@@ -36,8 +36,7 @@ pub struct TapError {
 /// [`TapError`] names the step that the kernel refused.
 pub fn open(name: &str, queues: usize) -> Result<Vec<OwnedFd>, TapError> {
     let failed = |step| move |source| TapError { device: name.to_owned(), step, source };
-    let queues: Vec<OwnedFd> =
-        (0..queues).map(|_| open_queue(name)).collect::<Result<_, _>>()?;
+    let queues: Vec<OwnedFd> = (0..queues).map(|_| open_queue(name)).collect::<Result<_, _>>()?;
     if let Some(first) = queues.first() {
         set(first, libc::TUNSETOFFLOAD, offloads()).map_err(failed("TUNSETOFFLOAD"))?;
         set(first, libc::TUNSETPERSIST, 1).map_err(failed("TUNSETPERSIST"))?;

@@ -1,0 +1,131 @@
+//! Loop one: finds the layers of a frame, and prefetches the rows that its walk will read.
+
+use dataplane::memory::{Kind, Layers, Packet};
+use dataplane::wire::{arp, ethernet, ipv4, ipv6, protocol};
+use zerocopy::FromBytes;
+
+use crate::fdb::Key;
+use crate::state::WorkerState;
+use crate::tables::Tables;
+
+/// VLAN tags that are stepped over: a service and a customer tag.
+const MAX_TAGS: usize = 2;
+
+/// Classifies one packet of the batch.
+#[inline(always)]
+pub fn classify(state: &WorkerState, tables: &Tables, packet: &mut Packet) {
+    let Some((header, _)) = split::<ethernet::Header>(packet.data()) else {
+        packet.layers = Layers { kind: Kind::Malformed, ..Layers::default() };
+        return;
+    };
+    let segment = tables.port(packet.in_port).role.segment();
+    if let Some(key) = Key::new(segment, header.destination) {
+        tables.stations.prefetch(key);
+        state.fdb.prefetch(key);
+    }
+    if let Some(key) = Key::new(segment, header.source) {
+        state.fdb.prefetch(key);
+    }
+    packet.layers = layers(packet.data(), header.ethertype.get());
+}
+
+/// The layers of `frame`, whose Ethernet header is complete and says `ethertype`.
+#[inline(always)]
+fn layers(frame: &[u8], ethertype: u16) -> Layers {
+    match ethertype {
+        ethernet::IPV4 => of_ipv4(frame, ethernet::HEADER_LEN),
+        ethernet::IPV6 => of_ipv6(frame, ethernet::HEADER_LEN),
+        ethernet::ARP => of_arp(frame, ethernet::HEADER_LEN),
+        tag if ethernet::is_tag(tag) => behind_tags(frame),
+        _ => Layers::default(),
+    }
+}
+
+#[inline(never)]
+fn behind_tags(frame: &[u8]) -> Layers {
+    let mut offset = ethernet::HEADER_LEN;
+    for _ in 0..MAX_TAGS {
+        let Some((tag, _)) = frame.get(offset..).and_then(split::<ethernet::Tag>) else {
+            return MALFORMED;
+        };
+        offset += ethernet::TAG_LEN;
+        match tag.ethertype.get() {
+            ethernet::IPV4 => return of_ipv4(frame, offset),
+            ethernet::IPV6 => return of_ipv6(frame, offset),
+            ethernet::ARP => return of_arp(frame, offset),
+            tag if ethernet::is_tag(tag) => {}
+            _ => return Layers::default(),
+        }
+    }
+    Layers::default()
+}
+
+#[inline(always)]
+fn of_ipv4(frame: &[u8], l3: usize) -> Layers {
+    let Some((header, rest)) = split::<ipv4::Header>(&frame[l3..]) else { return MALFORMED };
+    let Some(options) = header.length().map(|length| length - ipv4::HEADER_LEN) else {
+        return MALFORMED;
+    };
+    let total = usize::from(header.total_length.get());
+    if total > ipv4::HEADER_LEN + rest.len() || total < ipv4::HEADER_LEN + options {
+        return MALFORMED;
+    }
+    // A later fragment begins in the middle of a payload.
+    if header.fragment_offset_bytes() != 0 {
+        return found(Kind::Ipv4, l3, 0, 0);
+    }
+    found(Kind::Ipv4, l3, l3 + ipv4::HEADER_LEN + options, header.protocol)
+}
+
+#[inline(always)]
+fn of_ipv6(frame: &[u8], l3: usize) -> Layers {
+    let Some((header, rest)) = split::<ipv6::Header>(&frame[l3..]) else { return MALFORMED };
+    let length = usize::from(header.payload_length.get());
+    if !header.is_version_6() || length > rest.len() {
+        return MALFORMED;
+    }
+    match header.next_header {
+        next @ (protocol::TCP | protocol::UDP | protocol::ICMPV6) => {
+            found(Kind::Ipv6, l3, l3 + ipv6::HEADER_LEN, next)
+        }
+        _ => behind_extensions(&frame[l3..l3 + ipv6::HEADER_LEN + length], l3),
+    }
+}
+
+#[inline(never)]
+fn behind_extensions(packet: &[u8], l3: usize) -> Layers {
+    match ipv6::upper_layer(packet) {
+        None => MALFORMED,
+        Some(upper) if upper.fragment || upper.protocol == protocol::NO_NEXT_HEADER => {
+            found(Kind::Ipv6, l3, 0, 0)
+        }
+        Some(upper) => found(Kind::Ipv6, l3, l3 + upper.offset, upper.protocol),
+    }
+}
+
+#[inline(always)]
+fn of_arp(frame: &[u8], l3: usize) -> Layers {
+    match split::<arp::Packet>(&frame[l3..]) {
+        Some((packet, _)) if packet.is_ethernet_ipv4() => found(Kind::Arp, l3, 0, 0),
+        _ => MALFORMED,
+    }
+}
+
+/// Layers at these offsets. A transport header beyond 255 bytes counts as none.
+#[inline(always)]
+fn found(kind: Kind, l3: usize, l4: usize, protocol: u8) -> Layers {
+    match (u8::try_from(l3), u8::try_from(l4)) {
+        (Ok(l3), Ok(l4)) if l4 > 0 => Layers { kind, l3, l4, protocol },
+        (Ok(l3), _) => Layers { kind, l3, l4: 0, protocol: 0 },
+        _ => MALFORMED,
+    }
+}
+
+const MALFORMED: Layers = Layers { kind: Kind::Malformed, l3: 0, l4: 0, protocol: 0 };
+
+#[inline(always)]
+fn split<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned>(
+    bytes: &[u8],
+) -> Option<(&T, &[u8])> {
+    T::ref_from_prefix(bytes).ok()
+}

@@ -1,0 +1,44 @@
+//! Why the walk ends a packet's way: the reasons after those of the worker loop.
+
+use dataplane::drops::{Explanation, OF_THE_LOOP, Reason};
+
+dataplane::drop_reasons! { Reason::FIRST_OF_PIPELINE,
+    /// The reasons of the walk, in the order of their numbers.
+    OF_THE_WALK,
+    NO_NETWORK = "no_network", "The port belongs to no network at the moment.";
+    RUNT = "runt", "The frame was shorter than an Ethernet header.";
+    MALFORMED = "malformed", "A header contradicts its ethertype or the frame's length.";
+    GROUP_SOURCE = "group_source", "The source address was a group or zero, which no station has.";
+    SPOOFED_MAC = "spoofed_mac", "The source MAC was not the endpoint's own.";
+    SPOOFED_IP = "spoofed_ip", "The source IP address was not one of the endpoint's own.";
+    SPOOFED_ARP = "spoofed_arp", "An ARP packet claimed an address that is not the endpoint's own.";
+    SPOOFED_ND = "spoofed_nd", "A neighbour discovery message claimed an address that is not the endpoint's own.";
+    ROGUE_ROUTER = "rogue_router", "An endpoint sent a router advertisement or redirect; only the gateway may.";
+    STORM = "storm", "Broadcast, multicast or unknown unicast from the port exceeded its storm limit.";
+    HAIRPIN = "hairpin", "The destination is behind the port that the frame came in by.";
+    ISOLATED = "isolated", "Endpoints of an isolated network reach the gateway, not each other.";
+    RESERVED_GROUP = "reserved_group", "A link-local control frame (IEEE 802.1D, 01:80:c2:00:00:0x) is not forwarded by bridges.";
+    NO_ROUTE = "no_route", "The gateway was asked to route, and has no way to the destination.";
+    STALE_EGRESS = "stale_egress", "The port that the frame was to leave by belongs to another network by now.";
+    TOO_BIG = "too_big", "The packet exceeds the MTU of the port that it was to leave by.";
+}
+
+/// All explanations: the loop's and the walk's.
+pub fn explanations() -> impl Iterator<Item = &'static Explanation> {
+    OF_THE_LOOP.iter().chain(OF_THE_WALK)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn symbols_and_numbers_are_unique() {
+        let symbols: HashSet<_> = explanations().map(|e| e.symbol).collect();
+        let numbers: HashSet<_> = explanations().map(|e| e.reason).collect();
+        assert_eq!(symbols.len(), explanations().count());
+        assert_eq!(numbers.len(), explanations().count());
+    }
+}

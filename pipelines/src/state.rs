@@ -1,0 +1,58 @@
+//! What one worker keeps between packets.
+
+use std::sync::Arc;
+
+use dataplane::counters::Counter;
+use dataplane::pipeline::Trace;
+use dataplane::time::{Nanos, Tick};
+
+use crate::fdb;
+use crate::trace::{Teller, Told};
+
+/// The state of one worker: written by it alone, but for the tables that all workers share.
+pub struct WorkerState {
+    /// The learned addresses, shared by all workers.
+    pub fdb: Arc<fdb::Table>,
+    /// The time of the batch.
+    pub now: Nanos,
+    /// The time of the batch, for ageing.
+    pub tick: Tick,
+    /// What learning came to.
+    pub learning: Arc<Learning>,
+    /// Whoever follows packets at the moment.
+    pub teller: Option<Teller>,
+}
+
+/// How often each outcome of learning other than "known" came up.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Learning {
+    /// Addresses inserted.
+    pub learned: Counter,
+    /// Addresses that appeared behind another port.
+    pub moved: Counter,
+    /// Entries that gave way to a port with fewer.
+    pub evicted: Counter,
+    /// Addresses not learned: the port has as many as it may have.
+    pub refused: Counter,
+    /// Addresses not learned: no room.
+    pub full: Counter,
+}
+
+impl WorkerState {
+    /// The state of a worker that has seen nothing.
+    pub fn new(fdb: Arc<fdb::Table>) -> Self {
+        let learning = Arc::new(Learning::default());
+        Self { fdb, now: Nanos(0), tick: Tick(0), learning, teller: None }
+    }
+
+    /// Tells what a step did, in walks that are traced.
+    #[inline(always)]
+    pub fn tell<T: Trace>(&mut self, told: impl FnOnce() -> Told) {
+        if T::ON
+            && let Some(teller) = &mut self.teller
+        {
+            teller.tell(told());
+        }
+    }
+}

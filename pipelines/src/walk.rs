@@ -1,0 +1,50 @@
+//! One frame's journey, in the order in which it happens. Every line is a step or a decision;
+//! the steps are in the modules that they name.
+//!
+//! Deciding happens once per packet, super-packets whole; sending happens once per copy and per
+//! segment. Steps decide, the worker's engine disposes: nothing here frees, copies or sends.
+
+use std::ops::ControlFlow::{Break, Continue};
+
+use dataplane::memory::Packet;
+use dataplane::pipeline::{Egress, Step, Trace, Verdict};
+
+use crate::state::WorkerState;
+use crate::tables::{Role, Tables};
+use crate::{bridge, drops, egress, gateway, guard};
+
+/// Decides, once per packet.
+#[inline(always)]
+pub fn walk<T: Trace>(
+    state: &mut WorkerState,
+    tables: &Tables,
+    packet: &mut Packet,
+) -> Step<Verdict> {
+    // 1. Where does the frame come from, and which network does it belong to?
+    let segment = match tables.port(packet.in_port).role {
+        Role::Endpoint(segment) => {
+            guard::admit::<T>(state, tables, packet)?;
+            bridge::learn::<T>(state, tables, segment, packet);
+            segment
+        }
+        Role::Host(segment) => segment,
+        Role::Vacant => return Break(Verdict::Drop(drops::NO_NETWORK)),
+    };
+
+    // 2. Inside the network: what is for heddle itself is answered, the rest finds its way out.
+    gateway::answer::<T>(state, tables, segment, packet)?;
+    let egress = bridge::forward::<T>(state, tables, segment, packet)?;
+    Continue(Verdict::Forward(egress))
+}
+
+/// Prepares one copy or one segment for its way out.
+#[inline(always)]
+pub fn emit<T: Trace>(
+    state: &mut WorkerState,
+    tables: &Tables,
+    way: Egress,
+    packet: &mut Packet,
+) -> Step {
+    egress::confine::<T>(state, tables, way)?;
+    egress::fit(tables, way, packet)
+}
