@@ -1,2 +1,4 @@
 //! Configuration, model, tables, API and command line of the switch.
 #![forbid(unsafe_code)]
+
+pub mod config;
