@@ -1,0 +1,179 @@
+//! What exists so far, and whether one object more fits in: the checks between objects.
+//!
+//! The file's objects are counted first, then those of the API, so that what clashes with the
+//! file is always the API's object.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use dataplane::ids::MacAddr;
+
+use super::document::Path;
+use super::network::Network;
+use super::port::{Address, Device, Port};
+use super::report::{Kind, Problem};
+use super::schema;
+
+/// Networks, and ports, that one heddle has at most.
+pub const MOST_OBJECTS: usize = 65_000;
+
+/// The objects that were accepted so far.
+#[derive(Debug, Clone, Default)]
+pub struct Census {
+    /// `None` is a network that was refused: nothing can be said about its ports.
+    networks: HashMap<String, Option<Network>>,
+    ports: HashSet<String>,
+    devices: HashMap<Device, String>,
+    addresses: HashMap<(String, IpAddr), String>,
+    macs: HashMap<(String, MacAddr), String>,
+}
+
+impl Census {
+    /// Accepts a network, or says what is wrong with it beside the others.
+    ///
+    /// # Errors
+    ///
+    /// Everything that clashes, with paths that start at the network.
+    pub fn add_network(&mut self, network: &Network) -> Result<(), Vec<Problem>> {
+        let problem = if self.networks.contains_key(&network.name) {
+            taken(&network.name, "network")
+        } else if self.networks.len() >= MOST_OBJECTS {
+            full("networks")
+        } else {
+            self.networks.insert(network.name.clone(), Some(network.clone()));
+            return Ok(());
+        };
+        Err(vec![problem])
+    }
+
+    /// Remembers a network that was refused, so that its ports are not told that it is missing.
+    pub(super) fn refuse_network(&mut self, name: &str) {
+        self.networks.entry(name.to_owned()).or_insert(None);
+    }
+
+    /// Accepts a port, or says what is wrong with it beside the others.
+    ///
+    /// # Errors
+    ///
+    /// Everything that clashes, with paths that start at the port.
+    pub fn add_port(&mut self, port: &Port) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        if self.ports.contains(&port.name) {
+            problems.push(taken(&port.name, "port"));
+        } else if self.ports.len() >= MOST_OBJECTS {
+            problems.push(full("ports"));
+        }
+        self.check_device(port, &mut problems);
+        match self.networks.get(&port.network) {
+            None => problems.push(self.no_network(&port.network)),
+            Some(None) => {}
+            Some(Some(network)) => {
+                self.check_mac(port, &mut problems);
+                self.check_addresses(port, network, &mut problems);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        self.count(port);
+        Ok(())
+    }
+
+    fn count(&mut self, port: &Port) {
+        let owner = || port.name.clone();
+        self.ports.insert(owner());
+        if let Device::Tap { .. } = port.device {
+            self.devices.insert(port.device.clone(), owner());
+        }
+        if let Some(mac) = port.mac {
+            self.macs.insert((port.network.clone(), mac), owner());
+        }
+        for address in &port.addresses {
+            self.addresses.insert((port.network.clone(), address.ip), owner());
+        }
+    }
+
+    fn no_network(&self, name: &str) -> Problem {
+        let nearest = schema::nearest(name, self.networks.keys().map(String::as_str));
+        let advice = match nearest {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => format!("add a network called `{name}`"),
+        };
+        let path = Path::default().key("network");
+        Problem::new(Kind::Conflict, path, format!("`{name}`"), "the name of a network", advice)
+    }
+
+    fn check_device(&self, port: &Port, problems: &mut Vec<Problem>) {
+        let Device::Tap { netns, name } = &port.device else { return };
+        if let Some(owner) = self.devices.get(&port.device) {
+            let expected = format!("a device other than port `{owner}` has in {netns}");
+            let path = Path::default().key("device");
+            problems.push(Problem::new(Kind::Conflict, path, format!("`{name}`"), expected, ""));
+        }
+    }
+
+    fn check_mac(&self, port: &Port, problems: &mut Vec<Problem>) {
+        let Some(mac) = port.mac else { return };
+        if let Some(owner) = self.macs.get(&(port.network.clone(), mac)) {
+            let expected = format!("a MAC address other than port `{owner}` has");
+            let path = Path::default().key("mac");
+            problems.push(Problem::new(Kind::Conflict, path, mac.to_string(), expected, ""));
+        }
+    }
+
+    fn check_addresses(&self, port: &Port, network: &Network, problems: &mut Vec<Problem>) {
+        let several = port.addresses.len() > 1;
+        let base = Path::default().key("address");
+        let mut own = HashSet::new();
+        for (index, address) in port.addresses.iter().enumerate() {
+            let expected = if own.insert(address.ip) {
+                self.misplaced(address, network)
+            } else {
+                Some("an address that this port has once".to_owned())
+            };
+            let Some(expected) = expected else { continue };
+            let path = if several { base.index(index) } else { base.clone() };
+            let found = format!("`{address}`");
+            problems.push(Problem::new(Kind::Conflict, path, found, expected, ""));
+        }
+    }
+
+    /// What an address of a port in `network` should be instead.
+    fn misplaced(&self, address: &Address, network: &Network) -> Option<String> {
+        let ip = address.ip;
+        let Some(subnet) = network.subnet_of(ip) else {
+            let subnets: Vec<String> =
+                network.subnets.iter().map(|s| s.prefix.to_string()).collect();
+            let subnets = if subnets.is_empty() { "none".to_owned() } else { subnets.join(", ") };
+            return Some(format!("an address in a subnet of `{}` ({subnets})", network.name));
+        };
+        let length = subnet.prefix.prefix_len();
+        if address.prefix_len.is_some_and(|given| given != length) {
+            return Some(format!("{ip}/{length}, as the subnet {} has it", subnet.prefix));
+        }
+        if ip == subnet.gateway {
+            return Some("an address other than the gateway's".to_owned());
+        }
+        if !subnet.is_host(ip) {
+            return Some(format!("a host address in {}, not its first or last", subnet.prefix));
+        }
+        if let Some(reserved) = network.reservation(ip) {
+            return Some(format!("an address that is not reserved (for `{}`)", reserved.name));
+        }
+        let owner = self.addresses.get(&(network.name.clone(), ip))?;
+        Some(format!("an address other than port `{owner}` has"))
+    }
+}
+
+fn taken(name: &str, what: &str) -> Problem {
+    let path = Path::default().key("name");
+    let expected = format!("a name that no other {what} has");
+    let advice = format!("give this {what} another name");
+    Problem::new(Kind::Conflict, path, format!("`{name}` again"), expected, advice)
+}
+
+fn full(what: &str) -> Problem {
+    let path = Path::default().key("name");
+    let expected = format!("at most {MOST_OBJECTS} {what}");
+    Problem::new(Kind::Conflict, path, "one more", expected, "")
+}
