@@ -1,6 +1,10 @@
 //! Configuration, model, tables, API and command line of the switch.
 #![forbid(unsafe_code)]
 
+pub mod compile;
 pub mod config;
 pub mod ipam;
 pub mod model;
+pub mod plane;
+pub mod run;
+pub mod switch;

@@ -122,8 +122,6 @@ impl Identity {
 pub struct Segment {
     /// heddle itself in this network, if it has an address there.
     pub gateway: Option<Arc<Identity>>,
-    /// The port number that stands for heddle's host stack in this network.
-    pub host: PortId,
     /// How long a learned address lives, in seconds.
     pub ageing: u32,
     /// The ports that a flood reaches, in the order of their numbers.

@@ -5,10 +5,11 @@
 //! worker has reported a generation of tables in which it does not occur; only then can it be
 //! allocated again. What is between the two is in nobody's hands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 
 use dataplane::ids::{PortId, SegmentId};
+use pipelines::fdb::PortGeneration;
 use thiserror::Error;
 
 /// Why a number can't be given or taken back.
@@ -92,6 +93,8 @@ impl Numbers {
 pub struct Ids {
     segments: Numbers,
     ports: Numbers,
+    /// How often each port number has been given.
+    generations: HashMap<PortId, PortGeneration>,
 }
 
 impl Default for Ids {
@@ -101,6 +104,7 @@ impl Default for Ids {
             segments: Numbers::new("segment", 1..=u16::MAX),
             // The last one is left out, so that 16 bits can also say "no port".
             ports: Numbers::new("port", 0..=u16::MAX - 1),
+            generations: HashMap::new(),
         }
     }
 }
@@ -121,7 +125,16 @@ impl Ids {
     ///
     /// [`Error::Exhausted`] if none is free.
     pub fn allocate_port(&mut self) -> Result<PortId, Error> {
-        self.ports.allocate().map(PortId)
+        let port = self.ports.allocate().map(PortId)?;
+        let next = self.generations.get(&port).map_or(PortGeneration::FIRST, |used| used.next());
+        self.generations.insert(port, next);
+        Ok(port)
+    }
+
+    /// How often a port number has been given, so that what was learned for an earlier owner is
+    /// recognised.
+    pub fn generation(&self, port: PortId) -> PortGeneration {
+        self.generations.get(&port).copied().unwrap_or(PortGeneration::FIRST)
     }
 
     /// Gives up a network's number, which starts its grace period.
@@ -177,7 +190,9 @@ mod tests {
         ids.retire_port(first).unwrap();
         assert_eq!(ids.allocate_port(), Ok(PortId(2)));
         ids.release_port(first).unwrap();
+        assert_eq!(ids.generation(first), PortGeneration::FIRST);
         assert_eq!(ids.allocate_port(), Ok(first));
+        assert_eq!(ids.generation(first), PortGeneration::FIRST.next());
     }
 
     #[test]

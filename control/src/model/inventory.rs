@@ -258,7 +258,9 @@ impl<'a> Planner<'a> {
         let same = old.filter(|old| old.segment == segment && old.spec.device == port.device);
         let id = same.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.id));
         let Some(id) = self.number(&port.name, id) else { return };
-        let endpoint = Endpoint { id, segment, origin, spec: port.clone(), addresses, mac };
+        let generation = self.next.ids.generation(id);
+        let spec = port.clone();
+        let endpoint = Endpoint { id, generation, segment, origin, spec, addresses, mac };
         self.next.model.endpoints.insert(port.name.clone(), Arc::new(endpoint));
     }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use dataplane::ids::{MacAddr, PortId, SegmentId};
 use ipnet::IpNet;
+use pipelines::fdb::PortGeneration;
 use serde::Serialize;
 
 pub use desired::{Desired, Skipped, Stored};
@@ -55,6 +56,8 @@ pub struct Network {
 pub struct Endpoint {
     /// Its row among the ports, kept as long as its device is the same.
     pub id: PortId,
+    /// How often that row has been given.
+    pub generation: PortGeneration,
     /// Its network's segment.
     pub segment: SegmentId,
     /// Whom it belongs to.

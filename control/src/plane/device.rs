@@ -1,0 +1,191 @@
+//! The device of an endpoint: a TAP made in heddle's namespace, moved into the container's, named
+//! and addressed there, and adopted again after a restart.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use dataplane::device::netlink::{self, Link, Netlink};
+use dataplane::device::netns::{self, Netns};
+use dataplane::ids::{MacAddr, Mtu};
+use dataplane::port::tap::device::{self, TapError};
+use ipnet::IpNet;
+use thiserror::Error;
+
+/// What a device is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The name in its namespace.
+    pub name: String,
+    /// By which heddle knows it again: stored as the device's alias.
+    pub alias: String,
+    /// Station address.
+    pub mac: MacAddr,
+    /// Largest layer 3 packet.
+    pub mtu: Mtu,
+    /// Addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+    /// Default routes: one per family, at most.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// Why an endpoint has no device.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The namespace is not there, or can't be entered.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// The kernel refused a change to the device.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// The kernel refused a queue.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// Something else has the name.
+    #[error(
+        "the namespace `{netns}` has a device `{name}` that is not heddle's: rename one of them"
+    )]
+    NameTaken {
+        /// Where.
+        netns: String,
+        /// The name.
+        name: String,
+    },
+    /// The device vanished while it was set up.
+    #[error("the device `{0}` vanished while it was set up")]
+    Vanished(String),
+}
+
+/// Super-packets wait here for their worker; the kernel's default of 1,000 small packets drops
+/// some when eight streams burst.
+const QUEUE_LENGTH: u32 = 4096;
+
+/// Opens `queues` queues of the device in `netns`: of the one that is there from an earlier run, or
+/// of a new one. It is up and has its addresses, but no carrier yet.
+///
+/// # Errors
+///
+/// [`DeviceError`] says what the kernel refused; a new device is gone again then.
+pub fn open(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
+    match netns.run(|| adopt(netns, wanted, queues))?? {
+        Some(queues) => Ok(queues),
+        None => create(netns, wanted, queues),
+    }
+}
+
+/// Changes a device that is in use to what it is to be now.
+///
+/// # Errors
+///
+/// [`DeviceError`] when it is gone, or the kernel refuses.
+pub fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
+    netns.run(|| {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(&wanted.name)?;
+        let link = link.ok_or_else(|| DeviceError::Vanished(wanted.name.clone()))?;
+        configure(&mut netlink, &link, wanted)
+    })?
+}
+
+/// Removes the device from `netns`, if it is there and heddle's.
+///
+/// # Errors
+///
+/// [`DeviceError`] when the namespace or the kernel refuses.
+pub fn remove(netns: &Netns, name: &str, alias: &str) -> Result<(), DeviceError> {
+    netns.run(|| {
+        let mut netlink = Netlink::open()?;
+        match netlink.link(name)? {
+            Some(link) if link.alias.as_deref() == Some(alias) => Ok(netlink.delete(link.index)?),
+            _ => Ok(()),
+        }
+    })?
+}
+
+/// Removes devices with an alias that begins with `prefix` from heddle's own namespace: they were
+/// on their way into a container when an earlier heddle died.
+///
+/// # Errors
+///
+/// [`DeviceError`] when the kernel refuses.
+pub fn remove_strays(prefix: &str) -> Result<(), DeviceError> {
+    let mut netlink = Netlink::open()?;
+    for link in netlink.links()? {
+        if link.alias.as_deref().is_some_and(|alias| alias.starts_with(prefix)) {
+            netlink.delete(link.index)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the device over that an earlier heddle has left in this namespace.
+fn adopt(
+    netns: &Netns,
+    wanted: &Wanted,
+    queues: usize,
+) -> Result<Option<Vec<OwnedFd>>, DeviceError> {
+    let mut netlink = Netlink::open()?;
+    let Some(link) = netlink.link(&wanted.name)? else { return Ok(None) };
+    if link.alias.as_deref() != Some(&wanted.alias) {
+        let netns = netns.path().display().to_string();
+        return Err(DeviceError::NameTaken { netns, name: wanted.name.clone() });
+    }
+    let queues = device::open(&wanted.name, queues)?;
+    configure(&mut netlink, &link, wanted)?;
+    Ok(Some(queues))
+}
+
+/// Makes the device in this namespace, under a passing name, and moves it.
+fn create(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
+    let passing = format!("hdl{:06x}", wanted.mac.to_u64() & 0xff_ffff);
+    let queues = device::open(&passing, queues)?;
+    let moved = move_in(netns, wanted, &passing);
+    if moved.is_err()
+        && let Some(queue) = queues.first()
+    {
+        let _ = device::set_transient(queue.as_fd());
+    }
+    moved.map(|()| queues)
+}
+
+fn move_in(netns: &Netns, wanted: &Wanted, passing: &str) -> Result<(), DeviceError> {
+    let vanished = || DeviceError::Vanished(passing.to_owned());
+    let mut netlink = Netlink::open()?;
+    let link = netlink.link(passing)?.ok_or_else(vanished)?;
+    netlink.set_alias(link.index, &wanted.alias)?;
+    netlink.move_to(link.index, netns)?;
+    netns.run(|| {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(passing)?.ok_or_else(vanished)?;
+        netlink.rename(link.index, &wanted.name)?;
+        configure(&mut netlink, &link, wanted)
+    })?
+}
+
+/// Gives a device what it is to have, and nothing that it has already.
+fn configure(netlink: &mut Netlink, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
+    if link.mac != wanted.mac {
+        netlink.set_mac(link.index, wanted.mac)?;
+    }
+    if link.mtu != u32::from(wanted.mtu.bytes()) {
+        netlink.set_mtu(link.index, u32::from(wanted.mtu.bytes()))?;
+    }
+    netlink.set_queue_length(link.index, QUEUE_LENGTH)?;
+    for address in &wanted.addresses {
+        netlink.add_address(link.index, (address.addr(), address.prefix_len()))?;
+    }
+    for stale in netlink.addresses(link.index)? {
+        let wanted = wanted.addresses.iter().any(|net| (net.addr(), net.prefix_len()) == stale);
+        if !wanted && !is_link_local(stale.0) {
+            netlink.remove_address(link.index, stale)?;
+        }
+    }
+    netlink.set_up(link.index)?;
+    for gateway in &wanted.gateways {
+        netlink.add_default_route(*gateway, link.index)?;
+    }
+    Ok(())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}

@@ -1,0 +1,219 @@
+//! The data plane as control holds it: packet memory, workers, published tables, and the devices
+//! of all endpoints.
+
+mod device;
+mod ports;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::counters::PortCounters;
+use dataplane::engine::{Errand, Neighbours};
+use dataplane::ids::{PortId, WorkerId};
+use dataplane::memory::{Arena, ArenaError, Geometry};
+use dataplane::publish::{Generation, Publication};
+use dataplane::shared::{SharedError, SharedLines};
+use dataplane::time::Nanos;
+use dataplane::worker::{Event, Handle, Policy, WorkerError};
+use pipelines::fdb::{self, Sweeper};
+use pipelines::state::{Learning, WorkerState};
+use pipelines::switch::Switch;
+use pipelines::tables::Tables;
+use rtrb::RingBuffer;
+use thiserror::Error;
+
+pub use device::{DeviceError, remove_strays};
+pub use ports::{Device, Ports};
+
+/// How large the data plane is.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The core of each worker; `None` leaves the choice to the scheduler.
+    pub cores: Vec<Option<usize>>,
+    /// The budget for packets and learned addresses, in bytes.
+    pub memory: usize,
+    /// How long a worker polls before it sleeps.
+    pub linger: Duration,
+}
+
+/// Why there is no data plane, or why it can't do what it is asked.
+#[derive(Debug, Error)]
+pub enum PlaneError {
+    /// No packet memory.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// No memory for learned addresses.
+    #[error("memory for learned addresses: {0}")]
+    Fdb(#[from] SharedError),
+    /// A table of a size that can't be.
+    #[error(transparent)]
+    FdbSize(#[from] fdb::BadSize),
+    /// A worker failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The tables have more subscribers than workers.
+    #[error(transparent)]
+    Subscribe(#[from] dataplane::publish::SubscribeError),
+    /// A worker has not taken up tables in time.
+    #[error("a worker has not taken up generation {0} within {GRACE:?}")]
+    Stuck(Generation),
+}
+
+/// Packet memory, workers and tables.
+pub struct Plane {
+    workers: Vec<Handle<Switch>>,
+    tables: Publication<Tables>,
+    fdb: Arc<fdb::Table>,
+    sweeper: Sweeper,
+    learning: Vec<Arc<Learning>>,
+    origin: Instant,
+}
+
+/// The learned addresses' part of the memory: at 512 MiB, room for 400,000 addresses.
+const FDB_PART: usize = 32;
+/// Port numbers that there can be.
+const PORTS: usize = 1 << 16;
+/// Errands that may wait for one worker from one other.
+const ERRANDS: usize = 1024;
+/// A worker takes up new tables with its next batch; longer than this it is stuck.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Plane {
+    /// Starts workers that decide by `tables`. `tell` is called on their threads.
+    ///
+    /// # Errors
+    ///
+    /// [`PlaneError`] when memory, threads or descriptors can't be had.
+    pub fn start(
+        settings: &Settings,
+        tables: Tables,
+        seed: [u64; 2],
+        tell: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Result<Self, PlaneError> {
+        let count = settings.cores.len();
+        // A part for learned addresses, the rest for packets.
+        let fdb = learned_table(settings.memory / FDB_PART, seed)?;
+        let owners = u16::try_from(count).unwrap_or(u16::MAX);
+        let pools =
+            Arena::create(Geometry::within(settings.memory / FDB_PART * (FDB_PART - 1), owners))?;
+        let tables = Publication::new(Arc::new(tables), count);
+        let origin = Instant::now();
+        let mut workers = Vec::new();
+        let mut learning = Vec::new();
+        for ((pool, neighbours), &core) in
+            pools.into_iter().zip(neighbours(count)).zip(&settings.cores)
+        {
+            let state = WorkerState::new(Arc::clone(&fdb));
+            learning.push(Arc::clone(&state.learning));
+            let switch = Switch::new(state, tables.subscribe(pool.owner())?);
+            let policy = Policy { core, linger: settings.linger };
+            let tell = Arc::clone(tell);
+            let tell = Box::new(move |event| tell(event));
+            workers.push(Handle::start(switch, pool, neighbours, policy, origin, tell)?);
+        }
+        let sweeper = Sweeper::new(Arc::clone(&fdb));
+        Ok(Self { workers, tables, fdb, sweeper, learning, origin })
+    }
+
+    /// The workers, by number.
+    pub fn workers(&self) -> &[Handle<Switch>] {
+        &self.workers
+    }
+
+    /// The learned addresses.
+    pub fn fdb(&self) -> &fdb::Table {
+        &self.fdb
+    }
+
+    /// What learning came to, by worker.
+    pub fn learning(&self) -> &[Arc<Learning>] {
+        &self.learning
+    }
+
+    /// The tables in force.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.current()
+    }
+
+    /// The workers' time.
+    pub fn now(&self) -> Nanos {
+        Nanos::from(self.origin.elapsed())
+    }
+
+    /// Puts tables in force, and waits until every worker has taken them up: from then on nothing
+    /// refers to what they no longer contain.
+    ///
+    /// # Errors
+    ///
+    /// [`PlaneError::Stuck`] when a worker does not come round.
+    pub fn publish(&mut self, tables: Tables) -> Result<(), PlaneError> {
+        let generation = self.tables.publish(Arc::new(tables));
+        self.settle(generation)
+    }
+
+    /// Removes learned addresses that are old, or whose port has another owner, and gives their
+    /// slots back. To be called every second or so.
+    ///
+    /// # Errors
+    ///
+    /// [`PlaneError::Stuck`] when a worker does not come round.
+    pub fn sweep(&mut self) -> Result<(), PlaneError> {
+        let (tables, now) = (self.tables.current(), self.now().tick());
+        let keep = |row: &fdb::Row| {
+            let port = tables.port(row.entry.port);
+            let segment = row.key.segment();
+            let ageing = tables.segment(segment).map_or(0, |row| row.ageing);
+            let current = port.generation == row.entry.generation;
+            current && port.role.segment() == segment && row.seen.age(now) <= ageing
+        };
+        let retired = self.sweeper.sweep(self.sweeper.buckets(), keep);
+        if !retired.is_empty() {
+            let generation = self.tables.advance();
+            self.settle(generation)?;
+            self.sweeper.recycle(retired);
+        }
+        self.tables.collect();
+        Ok(())
+    }
+
+    /// Waits until every worker has reported `generation` or is offline.
+    fn settle(&self, generation: Generation) -> Result<(), PlaneError> {
+        let deadline = Instant::now() + GRACE;
+        while !self.tables.quiesced(generation) {
+            if Instant::now() > deadline {
+                return Err(PlaneError::Stuck(generation));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Ok(())
+    }
+}
+
+/// What a port has counted so far, by worker.
+pub type CountersByWorker = Vec<Arc<PortCounters>>;
+
+fn learned_table(bytes: usize, seed: [u64; 2]) -> Result<Arc<fdb::Table>, PlaneError> {
+    let lines = (bytes / 64).max(64);
+    let lines = SharedLines::create("heddle-fdb", fdb::LAYOUT, lines)?;
+    Ok(Arc::new(fdb::Table::new(lines, PORTS, seed)?))
+}
+
+/// Hand-off rings from every worker to every other.
+fn neighbours(count: usize) -> Vec<Neighbours> {
+    let mut all: Vec<Neighbours> = (0..count)
+        .map(|_| Neighbours { to: (0..count).map(|_| None).collect(), ..Neighbours::default() })
+        .collect();
+    for from in 0..count {
+        for to in (0..count).filter(|&to| to != from) {
+            let (producer, consumer) = RingBuffer::<Errand>::new(ERRANDS);
+            all[from].to[to] = Some(producer);
+            all[to].from.push(consumer);
+        }
+    }
+    all
+}
+
+/// The worker that serves a port whose device has only one queue.
+pub(crate) fn only_owner(port: PortId, workers: usize) -> WorkerId {
+    WorkerId(u8::try_from(port.index() % workers.max(1)).unwrap_or(0))
+}

@@ -1,0 +1,315 @@
+//! The ports of all endpoints: which device each has, and what it has counted.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dataplane::counters::PortCounters;
+use dataplane::device::netns::{self, Identity, Netns};
+use dataplane::engine::Place;
+use dataplane::ids::PortId;
+use dataplane::offload::Capabilities;
+use dataplane::port::memory::{FarEnd, Memory};
+use dataplane::port::tap::{Tap, device as tap};
+use dataplane::worker::{Handle, WorkerError};
+use pipelines::switch::Switch;
+use thiserror::Error;
+
+use super::device::{self, DeviceError, Wanted};
+use super::{CountersByWorker, Plane, only_owner};
+use crate::config;
+use crate::model::{Endpoint, Network};
+
+/// The ports that there are, by number.
+#[derive(Default)]
+pub struct Ports {
+    ports: BTreeMap<PortId, Port>,
+}
+
+/// One endpoint's port.
+pub struct Port {
+    /// Whose it is.
+    pub endpoint: Arc<Endpoint>,
+    /// What it has counted.
+    pub counters: CountersByWorker,
+    /// How it is served.
+    pub device: Device,
+    wanted: Option<(PathBuf, Wanted)>,
+}
+
+/// How a port is served.
+pub enum Device {
+    /// By the queues of a TAP in this namespace.
+    Tap {
+        /// The namespace that it was found in.
+        netns: Identity,
+        /// One more descriptor of its first queue, to turn its carrier on and off.
+        carrier: OwnedFd,
+    },
+    /// By rings whose far end is kept here; nobody takes frames from it.
+    Memory(FarEnd),
+    /// Not yet, or no longer: the container is not there, or its device can't be had.
+    Waiting {
+        /// What was last tried, and how it failed.
+        reason: String,
+        /// The namespace in which it failed: tried again when it is another one.
+        netns: Option<Identity>,
+    },
+}
+
+/// Why a port can't be served.
+#[derive(Debug, Error)]
+pub enum PortError {
+    /// No device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// No worker.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// No descriptor left.
+    #[error("no descriptor for the carrier: {0}")]
+    Descriptor(#[from] std::io::Error),
+}
+
+/// Packets in flight on each ring of a memory port.
+const MEMORY_DEPTH: usize = 1024;
+
+impl Ports {
+    /// Every port, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (&PortId, &Port)> {
+        self.ports.iter()
+    }
+
+    /// One endpoint's port.
+    pub fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(&port)
+    }
+
+    /// Serves an endpoint: opens its device and puts a queue of it on every worker. The carrier
+    /// stays off until [`Ports::raise`]. A container that is not there yet is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone; a device that can't be had is noted in the port.
+    pub fn attach(
+        &mut self,
+        plane: &Plane,
+        instance: &str,
+        endpoint: &Arc<Endpoint>,
+        network: &Network,
+    ) -> Result<(), WorkerError> {
+        let counters = plane.workers().iter().map(|_| Arc::default()).collect();
+        let mut port = Port {
+            endpoint: Arc::clone(endpoint),
+            counters,
+            device: Device::Waiting { reason: "not tried yet".to_owned(), netns: None },
+            wanted: wanted(instance, endpoint, network),
+        };
+        port.serve(plane.workers())?;
+        self.ports.insert(endpoint.id, port);
+        Ok(())
+    }
+
+    /// Tells an endpoint's device that it is served.
+    pub fn raise(&self, port: PortId) {
+        if let Some(Port { device: Device::Tap { carrier, .. }, .. }) = self.ports.get(&port) {
+            // A device that is gone meanwhile is noticed by `look_after`.
+            let _ = tap::set_carrier(carrier.as_fd(), true);
+        }
+    }
+
+    /// Changes an endpoint that keeps its port and device.
+    pub fn change(&mut self, instance: &str, endpoint: &Arc<Endpoint>, network: &Network) {
+        let Some(port) = self.ports.get_mut(&endpoint.id) else { return };
+        port.endpoint = Arc::clone(endpoint);
+        let wanted = wanted(instance, endpoint, network);
+        if port.wanted == wanted {
+            return;
+        }
+        port.wanted = wanted;
+        if let (Device::Tap { .. }, Some((netns, wanted))) = (&port.device, &port.wanted) {
+            let changed = Netns::open(netns)
+                .map_err(DeviceError::from)
+                .and_then(|netns| device::change(&netns, wanted));
+            if let Err(error) = changed {
+                tracing::warn!(endpoint = endpoint.spec.name, %error, "device not changed");
+            }
+        }
+    }
+
+    /// Stops serving an endpoint and removes its device. Nothing may refer to it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone.
+    pub fn detach(&mut self, plane: &Plane, port: PortId) -> Result<(), WorkerError> {
+        let Some(port) = self.ports.remove(&port) else { return Ok(()) };
+        port.retire(plane.workers())?;
+        let Some((netns, wanted)) = &port.wanted else { return Ok(()) };
+        let removed = match Netns::open(netns) {
+            Ok(netns) => device::remove(&netns, &wanted.name, &wanted.alias),
+            // With its namespace the device is gone as well.
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(endpoint = port.endpoint.spec.name, %error, "device not removed");
+        }
+        Ok(())
+    }
+
+    /// Looks after containers that came, went, or were replaced by others of the same name.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone.
+    pub fn look_after(&mut self, plane: &Plane) -> Result<(), WorkerError> {
+        for port in self.ports.values_mut() {
+            port.look_after(plane.workers())?;
+        }
+        Ok(())
+    }
+}
+
+impl Port {
+    /// The port's name.
+    pub fn name(&self) -> &str {
+        &self.endpoint.spec.name
+    }
+
+    fn id(&self) -> PortId {
+        self.endpoint.id
+    }
+
+    /// Opens the device and attaches its queues; what can't be had is noted.
+    fn serve(&mut self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
+        let served = match &self.wanted {
+            Some((netns, wanted)) => self.serve_tap(workers, netns, wanted),
+            None => self.serve_memory(workers),
+        };
+        self.device = match served {
+            Ok(device) => device,
+            Err(PortError::Worker(error)) => return Err(error),
+            Err(error) => {
+                let netns =
+                    self.wanted.as_ref().and_then(|(path, _)| netns::identity_of(path).ok());
+                Device::Waiting { reason: error.to_string(), netns }
+            }
+        };
+        Ok(())
+    }
+
+    fn serve_tap(
+        &self,
+        workers: &[Handle<Switch>],
+        netns: &PathBuf,
+        wanted: &Wanted,
+    ) -> Result<Device, PortError> {
+        let netns = Netns::open(netns).map_err(DeviceError::from)?;
+        let identity = netns.identity().map_err(DeviceError::from)?;
+        let queues = device::open(&netns, wanted, workers.len())?;
+        let carrier = match queues.first() {
+            Some(queue) => queue.try_clone()?,
+            None => return Err(DeviceError::Vanished(wanted.name.clone()).into()),
+        };
+        for ((queue, worker), counters) in queues.into_iter().zip(workers).zip(&self.counters) {
+            let place = Place::Here(Box::new(Tap::new(self.id(), queue)));
+            worker.attach(self.id(), place, Arc::clone(counters))?;
+        }
+        Ok(Device::Tap { netns: identity, carrier })
+    }
+
+    /// A memory port has one queue: the other workers hand what is for it to its owner.
+    fn serve_memory(&self, workers: &[Handle<Switch>]) -> Result<Device, PortError> {
+        let owner = only_owner(self.id(), workers.len());
+        let (port, far_end) = Memory::pair(self.id(), MEMORY_DEPTH, Capabilities::default());
+        let mut port = Some(port);
+        for (worker, counters) in workers.iter().zip(&self.counters) {
+            let place = match port.take_if(|_| worker.id() == owner) {
+                Some(port) => Place::Here(Box::new(port)),
+                None => Place::At(owner),
+            };
+            worker.attach(self.id(), place, Arc::clone(counters))?;
+        }
+        Ok(Device::Memory(far_end))
+    }
+
+    /// Takes the port off all workers.
+    fn retire(&self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
+        workers.iter().try_for_each(|worker| worker.detach(self.id()))
+    }
+
+    fn look_after(&mut self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
+        let Some((path, _)) = &self.wanted else { return Ok(()) };
+        let there = netns::identity_of(path).ok();
+        match &self.device {
+            Device::Tap { netns, .. } if there == Some(*netns) => return Ok(()),
+            Device::Tap { .. } => {
+                self.retire(workers)?;
+                tracing::info!(endpoint = self.name(), "its container is gone");
+                let reason = "the container's namespace is gone".to_owned();
+                self.device = Device::Waiting { reason, netns: None };
+            }
+            Device::Waiting { netns, .. } if *netns == there => return Ok(()),
+            Device::Waiting { .. } => {}
+            Device::Memory(_) => return Ok(()),
+        }
+        if there.is_none() {
+            return Ok(());
+        }
+        self.serve(workers)?;
+        match &self.device {
+            Device::Tap { carrier, .. } => {
+                let _ = tap::set_carrier(carrier.as_fd(), true);
+                tracing::info!(endpoint = self.name(), "its container is there");
+            }
+            Device::Waiting { reason, .. } => {
+                tracing::warn!(endpoint = self.name(), reason, "no device");
+            }
+            Device::Memory(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The device that an endpoint is to have, and the namespace that it is to be in.
+fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(PathBuf, Wanted)> {
+    let config::Device::Tap { netns, name } = &endpoint.spec.device else { return None };
+    let path = match netns {
+        config::Netns::Name(name) => PathBuf::from(name),
+        config::Netns::Path(path) => path.clone(),
+    };
+    let gateways = network.spec.subnets.iter().map(|subnet| subnet.gateway);
+    let reachable =
+        |gateway: &IpAddr| endpoint.addresses.iter().any(|address| address.contains(gateway));
+    let wanted = Wanted {
+        name: name.clone(),
+        alias: format!("{instance}{}", endpoint.spec.name),
+        mac: endpoint.mac,
+        mtu: network.spec.mtu,
+        addresses: endpoint.addresses.clone(),
+        gateways: if network.spec.internal {
+            Vec::new()
+        } else {
+            first_of_each_family(gateways.filter(reachable))
+        },
+    };
+    Some((path, wanted))
+}
+
+fn first_of_each_family(gateways: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut first = Vec::new();
+    for gateway in gateways {
+        if !first.iter().any(|other: &IpAddr| other.is_ipv4() == gateway.is_ipv4()) {
+            first.push(gateway);
+        }
+    }
+    first
+}
+
+/// Sums one counter over all workers.
+pub fn sum(counters: &[Arc<PortCounters>], of: impl Fn(&PortCounters) -> u64) -> u64 {
+    counters.iter().map(|counters| of(counters)).sum()
+}

@@ -1,0 +1,208 @@
+//! The running switch: the inventory of what is desired, the data plane that carries it out, and
+//! the one way in which the one follows the other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dataplane::worker::{Event, WorkerError};
+use thiserror::Error;
+
+use crate::compile;
+use crate::config::{Config, Workers};
+use crate::ipam::Ipam;
+use crate::model::{Change, Desired, Inventory, Model, Plan, PlanError};
+use crate::plane::{Device, Plane, PlaneError, Ports, Settings};
+
+/// The switch as control runs it.
+pub struct Switch {
+    /// What there is.
+    pub inventory: Inventory,
+    /// What carries it out.
+    pub plane: Plane,
+    /// The endpoints' ports.
+    pub ports: Ports,
+    /// Begins the alias of every device that this heddle makes.
+    instance: String,
+}
+
+/// Why the switch can't do what is asked.
+#[derive(Debug, Error)]
+pub enum SwitchError {
+    /// The data plane failed.
+    #[error(transparent)]
+    Plane(#[from] PlaneError),
+    /// A worker failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// What is desired can't be had.
+    #[error("{}", list(.0))]
+    Plan(Vec<PlanError>),
+    /// The system gives no random numbers.
+    #[error("no random numbers: {0}")]
+    Random(rustix::io::Errno),
+}
+
+impl Switch {
+    /// Starts the data plane for the host's settings, without any network yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`] when memory or threads can't be had.
+    pub fn start(
+        config: &Config,
+        ipam: Ipam,
+        tell: &Arc<dyn Fn(Event) + Send + Sync>,
+    ) -> Result<Self, SwitchError> {
+        let settings = Settings {
+            cores: cores(&config.host.workers),
+            memory: usize::try_from(config.host.memory.0).unwrap_or(usize::MAX),
+            linger: Duration::from_micros(20),
+        };
+        let tables = compile::compile_all(&Model::default(), random()?);
+        let plane = Plane::start(&settings, tables, [random()?, random()?], tell)?;
+        let instance = format!("heddle:{}:", config.host.state.display());
+        Ok(Self { inventory: Inventory::new(ipam), plane, ports: Ports::default(), instance })
+    }
+
+    /// Begins the alias of every device that this heddle makes.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// Plans the way to what is desired; [`Switch::carry_out`] takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError::Plan`] with everything that can't be had.
+    pub fn plan(&self, desired: &Desired) -> Result<Plan, SwitchError> {
+        self.inventory.plan(desired, since_epoch()).map_err(SwitchError::Plan)
+    }
+
+    /// Carries a plan out, once its records are stored. New devices are served before tables name
+    /// them; old ones go when no worker knows them any more. Untouched ports lose nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`] when a worker is gone or stuck.
+    pub fn carry_out(&mut self, plan: Plan) -> Result<(), SwitchError> {
+        let Plan { next, changes, retired, .. } = plan;
+        let model = next.model().clone();
+        for change in &changes {
+            self.prepare(change, &model)?;
+        }
+        let tables = compile::apply(&self.plane.tables(), &changes, &model);
+        self.plane.publish(tables)?;
+        for change in &changes {
+            match change {
+                Change::EndpointAdded(endpoint) => self.ports.raise(endpoint.id),
+                Change::EndpointRemoved(endpoint) => self.ports.detach(&self.plane, endpoint.id)?,
+                _ => {}
+            }
+        }
+        self.inventory = next;
+        // What was learned behind removed ports goes before their numbers are given again.
+        self.plane.sweep()?;
+        if let Err(error) = self.inventory.release(&retired) {
+            tracing::error!(%error, "a number was given back twice");
+        }
+        Ok(())
+    }
+
+    /// What is done every second or so.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`] when a worker is gone or stuck.
+    pub fn tend(&mut self) -> Result<(), SwitchError> {
+        self.plane.sweep()?;
+        Ok(())
+    }
+
+    /// Looks after containers that came and went.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`] when a worker is gone.
+    pub fn look_after_containers(&mut self) -> Result<(), SwitchError> {
+        self.ports.look_after(&self.plane)?;
+        Ok(())
+    }
+
+    /// Removes every device, so that nothing of heddle is left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`] when a worker is gone.
+    pub fn remove_devices(&mut self) -> Result<(), SwitchError> {
+        let all: Vec<_> = self.ports.iter().map(|(id, _)| *id).collect();
+        for port in all {
+            self.ports.detach(&self.plane, port)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, change: &Change, model: &Model) -> Result<(), SwitchError> {
+        match change {
+            Change::EndpointAdded(endpoint) => {
+                if let Some(network) = model.networks.get(&endpoint.spec.network) {
+                    self.ports.attach(&self.plane, &self.instance, endpoint, network)?;
+                    self.warn_of(endpoint.id);
+                }
+            }
+            Change::EndpointChanged { new, .. } => {
+                if let Some(network) = model.networks.get(&new.spec.network) {
+                    self.ports.change(&self.instance, new, network);
+                }
+            }
+            Change::NetworkChanged { new, .. } => {
+                for endpoint in model.endpoints_of(&new.spec.name) {
+                    self.ports.change(&self.instance, endpoint, new);
+                }
+            }
+            Change::EndpointRemoved(_) | Change::NetworkRemoved(_) | Change::NetworkAdded(_) => {}
+        }
+        Ok(())
+    }
+
+    fn warn_of(&self, port: dataplane::ids::PortId) {
+        if let Some(port) = self.ports.port(port)
+            && let Device::Waiting { reason, .. } = &port.device
+        {
+            tracing::warn!(endpoint = port.name(), reason, "waiting for its container");
+        }
+    }
+}
+
+/// The core of each worker. By default one worker per two cores, so that containers' own work,
+/// which takes the larger part, keeps the others.
+fn cores(workers: &Workers) -> Vec<Option<usize>> {
+    match workers {
+        Workers::Cores(cores) => cores.iter().copied().map(Some).collect(),
+        Workers::Auto => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            vec![None; (cores / 2).clamp(1, 8)]
+        }
+    }
+}
+
+/// Time since 1970: addresses rest across restarts, so their clock must too.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn random() -> Result<u64, SwitchError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(SwitchError::Random)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn list(errors: &[PlanError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Where things are, when nothing else is said.
+pub fn default_config() -> PathBuf {
+    PathBuf::from("/etc/heddle/heddle.toml")
+}
