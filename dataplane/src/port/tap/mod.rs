@@ -8,7 +8,8 @@
 pub mod device;
 mod steering;
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -21,6 +22,7 @@ use crate::ids::PortId;
 use crate::memory::{Packet, Pool, Size, TAILROOM};
 use crate::offload::Capabilities;
 use crate::time::Nanos;
+use crate::wire::gro::Run;
 use crate::wire::vnet::Header;
 
 /// Bytes of the virtio-net header in front of each frame.
@@ -29,6 +31,12 @@ const VNET: usize = size_of::<Header>();
 /// Bytes after which a batch is handed on: what was read is then still in the second-level cache
 /// when it is written.
 const BATCH_BYTES: usize = 256 << 10;
+
+/// Packets that one write carries as one super-packet.
+const RUN: usize = 48;
+
+/// A longer packet begins no run: it is a super-packet already.
+const RUN_HEAD: usize = 16 << 10;
 
 /// One queue of a TAP device.
 pub struct Tap {
@@ -159,12 +167,16 @@ impl Port for Tap {
 
     fn transmit(&mut self, pool: &mut Pool, packets: &mut Vec<Packet>) -> Refused {
         let mut refused = Refused::default();
-        for mut packet in packets.drain(..) {
-            if send(self.queue.as_fd(), &mut packet).is_err() {
-                refused.failed(&packet);
+        let mut waiting = packets.as_mut_slice();
+        while !waiting.is_empty() {
+            let (count, sent) = send(self.queue.as_fd(), waiting);
+            let (done, rest) = waiting.split_at_mut(count);
+            if sent.is_err() {
+                done.iter().for_each(|packet| refused.failed(packet));
             }
-            pool.give(packet.into_frame());
+            waiting = rest;
         }
+        packets.drain(..).for_each(|packet| pool.give(packet.into_frame()));
         refused
     }
 
@@ -184,13 +196,58 @@ impl Port for Tap {
     }
 }
 
-/// Writes one packet, with its virtio-net header in front.
-fn send(queue: BorrowedFd<'_>, packet: &mut Packet) -> Result<(), Errno> {
+/// Sends the first packet, and with it in one super-packet those that follow it in its flow.
+/// Answers how many packets that were.
+fn send(queue: BorrowedFd<'_>, packets: &mut [Packet]) -> (usize, Result<(), Errno>) {
+    let Some((head, rest)) = packets.split_first_mut() else { return (0, Ok(())) };
+    match first_of_run(head, rest) {
+        Some(run) => send_run(queue, run, head, rest),
+        None => (1, with_header(head).and_then(|bytes| write(queue, &[IoSlice::new(bytes)]))),
+    }
+}
+
+/// Sends a run: the payloads behind its head are written from where they are.
+fn send_run(
+    queue: BorrowedFd<'_>,
+    mut run: Run,
+    head: &mut Packet,
+    rest: &[Packet],
+) -> (usize, Result<(), Errno>) {
+    let mut slices = [IoSlice::new(&[]); RUN];
+    let mut count = 1;
+    for (slice, packet) in slices[1..].iter_mut().zip(rest) {
+        let payload = run.accept(packet.data(), packet.offload);
+        let Some(payload) = payload.and_then(|range| packet.data().get(range)) else { break };
+        *slice = IoSlice::new(payload);
+        count += 1;
+    }
+    head.offload = run.finish(head.data_mut());
+    match with_header(head) {
+        Ok(bytes) => slices[0] = IoSlice::new(bytes),
+        Err(error) => return (count, Err(error)),
+    }
+    (count, write(queue, &slices[..count]))
+}
+
+/// The run that a packet begins, if another packet follows that could be part of it.
+fn first_of_run(head: &Packet, rest: &[Packet]) -> Option<Run> {
+    if rest.is_empty() || head.len() > RUN_HEAD {
+        return None;
+    }
+    Run::start(head.data(), head.offload)
+}
+
+/// The packet behind its virtio-net header, which is written to its headroom.
+fn with_header(packet: &mut Packet) -> Result<&[u8], Errno> {
     let header = Header::from_offload(packet.offload, packet.data());
     let bytes = packet.data_behind(VNET).ok_or(Errno::INVAL)?;
     header.write_to_prefix(bytes).map_err(|_| Errno::INVAL)?;
+    Ok(bytes)
+}
+
+fn write(queue: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> Result<(), Errno> {
     loop {
-        match rustix::io::write(queue, bytes) {
+        match rustix::io::writev(queue, slices) {
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),
