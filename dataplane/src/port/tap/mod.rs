@@ -9,7 +9,6 @@ pub mod device;
 mod steering;
 
 use std::io::{IoSlice, IoSliceMut};
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
