@@ -172,3 +172,56 @@ fn kept(container: &host::Container) -> report::Kept {
     let (container, netns) = (container.name().to_owned(), container.netns_name().to_owned());
     report::Kept { container, netns }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::Instant;
+
+    /// The directory of the lab that has a container of this name.
+    fn directory_of(container: &str) -> Option<PathBuf> {
+        let own = format!("hdl-{}-", std::process::id());
+        let mut names = fs::read_dir(netns::RUN_DIR).ok()?.flatten();
+        let mut names = names.by_ref().filter_map(|entry| entry.file_name().into_string().ok());
+        let name = names.find(|name| name.starts_with(&own) && name.ends_with(container))?;
+        Some(std::env::temp_dir().join(name.strip_suffix(container)?.trim_end_matches('-')))
+    }
+
+    fn recorded(directory: &Path) -> Option<process::Identity> {
+        let mut files = fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path());
+        let record = files.find(|path| path.extension().is_some_and(|e| e == "pid"))?;
+        process::Identity::of(record.file_stem()?.to_str()?.parse().ok()?)
+    }
+
+    #[test]
+    fn cancelling_leaves_nothing_behind() {
+        let cancel = Cancel::new();
+        let heddle = switch::tests::stand_in();
+        let options = Options { scenario: Scenario::Bridge, heddle, keep: true };
+        let (outcome, directory, heddle) = thread::scope(|scope| {
+            let lab = scope.spawn(|| run(&options, &cancel, |_| ()));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let (directory, heddle) = loop {
+                let directory = directory_of("bridged-1");
+                let process = directory.as_deref().and_then(recorded);
+                if let Some(found) = directory.zip(process) {
+                    break found;
+                }
+                assert!(Instant::now() < deadline, "heddle was not started");
+            };
+            cancel.cancel();
+            (lab.join().unwrap(), directory, heddle)
+        });
+        assert!(matches!(outcome, Err(Error::Cancelled)));
+        assert!(!directory.exists() && !heddle.is_alive());
+        assert_eq!(directory_of("bridged-1"), None);
+    }
+
+    #[test]
+    fn scenarios_are_known_by_name() {
+        assert!(Scenario::NAMES.iter().all(|name| name.parse::<Scenario>().is_ok()));
+        let unknown = "brigde".parse::<Scenario>().unwrap_err();
+        assert_eq!(unknown.to_string(), "`brigde` is not a scenario: expected one of bridge");
+    }
+}

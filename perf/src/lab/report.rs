@@ -114,13 +114,15 @@ impl Row {
 
     fn cells(&self) -> [String; COLUMNS] {
         let figure = |figure: &Option<Figure>| figure.map_or(String::new(), |f| f.to_string());
-        let ratio = self.ratio.map_or(String::new(), |r| spread(&r, 2, "x"));
+        let unit = self.heddle.map_or("", |figure| figure.unit.symbol());
+        let ratio = self.ratio.map_or(String::new(), |ratio| spread(&ratio, 2));
         let result = if self.passed { "ok" } else { "FAILED" };
         [
             self.check.clone(),
             result.to_owned(),
             figure(&self.heddle),
             figure(&self.bridge),
+            unit.to_owned(),
             ratio,
             self.cpu(),
             self.note.clone(),
@@ -139,20 +141,28 @@ impl Row {
     }
 }
 
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (digits, unit) = match self.unit {
-            Unit::GigabitsPerSecond => (2, " Gbit/s"),
-            Unit::Microseconds => (0, " µs"),
-            Unit::PerSecond => (0, " /s"),
-        };
-        f.write_str(&spread(&self.value, digits, unit))
+impl Unit {
+    /// The unit as people write it.
+    pub fn symbol(self) -> &'static str {
+        match self {
+            Self::GigabitsPerSecond => "Gbit/s",
+            Self::Microseconds => "µs",
+            Self::PerSecond => "/s",
+        }
     }
 }
 
-const COLUMNS: usize = 7;
+/// The value without its unit.
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.unit == Unit::GigabitsPerSecond { 2 } else { 0 };
+        f.write_str(&spread(&self.value, digits))
+    }
+}
+
+const COLUMNS: usize = 8;
 const HEADINGS: [&str; COLUMNS] =
-    ["check", "result", "heddle", "bridge", "ratio", "CPU s/Gbit", "note"];
+    ["check", "result", "heddle", "bridge", "unit", "ratio", "CPU s/Gbit", "note"];
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -175,7 +185,10 @@ impl fmt::Display for Report {
             self.rows.len(),
             self.seconds
         )?;
-        writeln!(f, "Figures are medians (lowest to highest); ratios are taken pair by pair.")?;
+        writeln!(
+            f,
+            "Figures are medians (lowest-highest); ratios are taken pair by pair; a / b is heddle / bridge."
+        )?;
         for Kept { container, netns } in &self.kept {
             writeln!(f, "kept: {container} is network namespace {netns}")?;
         }
@@ -183,12 +196,12 @@ impl fmt::Display for Report {
     }
 }
 
-fn spread(spread: &Spread, digits: usize, unit: &str) -> String {
+fn spread(spread: &Spread, digits: usize) -> String {
     let Spread { median, low, high } = spread;
     if low == high {
-        return format!("{median:.digits$}{unit}");
+        return format!("{median:.digits$}");
     }
-    format!("{median:.digits$}{unit} ({low:.digits$} to {high:.digits$})")
+    format!("{median:.digits$} ({low:.digits$}-{high:.digits$})")
 }
 
 #[cfg(test)]
@@ -218,9 +231,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         let at = |line: &str, word: &str| line.find(word).unwrap();
         assert_eq!(at(lines[0], "result"), at(lines[1], "ok"));
-        assert_eq!(at(lines[0], "heddle"), at(lines[1], "15.25 Gbit/s (15.00 to 15.50)"));
+        assert_eq!(at(lines[0], "heddle"), at(lines[1], "15.25 (15.00-15.50)"));
         assert_eq!(at(lines[0], "note"), at(lines[2], "got through"));
-        assert!(lines[1].contains("1.00x") && lines[1].contains("0.062 / 0.062"));
+        assert!(lines[1].contains("Gbit/s  1.00 ") && lines[1].contains("0.062 / 0.062"));
         assert!(text.contains("2 checks, 1 failed, in 3.0 s (Linux 6.18, 2 cores, load 0.50"));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["rows"][0]["heddle"]["unit"], "gigabits_per_second");

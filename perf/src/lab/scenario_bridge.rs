@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::device::netlink;
 use dataplane::device::netns::Netns;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use ipnet::IpNet;
 
 use super::Error;
@@ -58,7 +58,6 @@ pub fn run(lab: &Lab, heddle: &Path) -> Result<(Report, Topology), Error> {
     checks.contents()?;
     checks.speed()?;
     checks.isolation()?;
-    checks.bar.finish_and_clear();
     let seconds = started.elapsed().as_secs_f64();
     let rows = checks.rows;
     let report = Report { scenario: "bridge", machine, rows, seconds, kept: Vec::new() };
@@ -175,7 +174,7 @@ const FAMILIES: [&str; 2] = ["v4", "v6"];
 impl Checks {
     fn new(topology: Topology, cancel: &Cancel) -> Self {
         // Draws nothing unless standard error is a terminal.
-        let bar = ProgressBar::new_spinner();
+        let bar = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
         let style = ProgressStyle::with_template("{spinner} {elapsed} {pos} checks done: {msg}");
         if let Ok(style) = style {
             bar.set_style(style);
@@ -386,7 +385,7 @@ impl Series {
     fn note(&self, bridge: &Self) -> String {
         match (self.retransmissions(), bridge.retransmissions()) {
             (0, 0) => String::new(),
-            (ours, theirs) => format!("{ours} retransmissions (bridge {theirs})"),
+            (ours, theirs) => format!("{ours} / {theirs} segments sent again"),
         }
     }
 }
