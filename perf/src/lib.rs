@@ -1,2 +1,4 @@
 //! heddle's harness: generator, measurement, and the lab.
 #![forbid(unsafe_code)]
+
+pub mod lab;

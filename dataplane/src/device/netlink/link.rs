@@ -28,6 +28,10 @@ pub struct Link {
     pub up: bool,
     /// Whether it has carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// Whether the kernel has acted on the carrier, and lets packets through (`IFF_RUNNING`,
+    /// RFC 2863's operational state). It comes some time after the carrier; until then all
+    /// packets are lost.
+    pub running: bool,
     /// A free text of up to 255 bytes that stays with the device wherever it is moved.
     pub alias: Option<String>,
     /// What it is, in the kernel's words (`veth`, `bridge`, `tun`); none for hardware.
@@ -272,6 +276,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<Link> {
         index: message.header.index,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
+        running: flags.contains(LinkFlags::Running),
         ..Link::default()
     };
     for attribute in message.attributes {
@@ -313,7 +318,8 @@ mod tests {
             nl.add_veth("a0", "b0", 3, Some(&far.netns)).unwrap();
             let link = nl.link("a0").unwrap().unwrap();
             nl.set_up(link.index).unwrap();
-            assert!(!nl.link("a0").unwrap().unwrap().carrier);
+            let lone = nl.link("a0").unwrap().unwrap();
+            assert!(lone.up && !lone.carrier && !lone.running);
             link.index
         });
         inside(&far, |nl| {
