@@ -309,8 +309,10 @@ impl Identifications {
 /// any case, since the super-packet's would hide what was wrong.
 #[inline(always)]
 fn is_right(frame: &[u8], layers: &Layers, offload: Offload) -> bool {
-    let header = frame.get(layers.l3..layers.l4).unwrap_or_default();
-    let network = layers.version == Version::V6 || Sum::of(header).is_right();
+    // Without options, so that the length is known and the sum unrolled.
+    let header = || frame.get(layers.l3..)?.first_chunk::<{ ipv4::HEADER_LEN }>();
+    let network =
+        layers.version == Version::V6 || header().is_some_and(|header| Sum::of(header).is_right());
     network && (offload.checksum != Checksum::Unverified || checksum::verify(frame, layers))
 }
 
