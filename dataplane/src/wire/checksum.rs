@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use zerocopy::byteorder::network_endian::U16;
 
 use super::layers::{Layers, Version};
-use super::{protocol, udp};
+use super::{ipv4, ipv6, protocol, udp};
 use crate::offload::{Checksum, Offload};
 
 /// Bytes of one step of the summing loops: LLVM makes vector code of it.
@@ -111,21 +111,22 @@ impl Sum {
     #[inline(always)]
     fn of_tail(tail: &[u8]) -> Self {
         let (words, rest) = tail.as_chunks::<8>();
-        let sum =
-            words.iter().fold(Self::ZERO, |sum, word| sum.combine(Self(u64::from_ne_bytes(*word))));
-        let mut last = [0; 8];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        sum.combine(Self(u64::from_ne_bytes(last)))
+        let (longs, rest) = rest.as_chunks::<4>();
+        let (pairs, rest) = rest.as_chunks::<2>();
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+        let longs = longs.iter().map(|long| u64::from(u32::from_ne_bytes(*long)));
+        let pairs = pairs.iter().map(|pair| u64::from(u16::from_ne_bytes(*pair)));
+        let last = rest.iter().map(|byte| u64::from(u16::from_ne_bytes([*byte, 0])));
+        let parts = words.chain(longs).chain(pairs).chain(last);
+        parts.fold(Self::ZERO, |sum, part| sum.combine(Self(part)))
     }
 }
 
-/// The running sums of the 64-bit words of blocks, low and high halves apart so that no carry is
-/// lost before 2^32 blocks.
+/// The running sums of the 64-bit words of blocks, shaped for vector units, which have no carry:
+/// `total` wraps around, but with `high`, the sum of the upper halves, what was lost is known.
 #[derive(Clone, Copy, Default)]
 struct Lanes {
-    low: [u64; BLOCK / 8],
+    total: [u64; BLOCK / 8],
     high: [u64; BLOCK / 8],
 }
 
@@ -135,16 +136,22 @@ impl Lanes {
         let (words, _) = block.as_chunks::<8>();
         for (index, word) in words.iter().enumerate() {
             let word = u64::from_ne_bytes(*word);
-            self.low[index] += word & 0xffff_ffff;
+            self.total[index] = self.total[index].wrapping_add(word);
             self.high[index] += word >> 32;
         }
         self
     }
 
+    /// The sums of lower and upper halves, neither of which overflows before 2^29 blocks.
     #[inline(always)]
     fn sum(self) -> Sum {
-        let lanes = self.low.into_iter().chain(self.high);
-        lanes.fold(Sum::ZERO, |sum, lane| sum.combine(Sum(lane)))
+        let (mut low, mut high) = (0u64, 0u64);
+        for (total, upper) in self.total.into_iter().zip(self.high) {
+            low = low.wrapping_add(total.wrapping_sub(upper << 32));
+            high = high.wrapping_add(upper);
+        }
+        // A sum of upper halves is as good as one of lower halves: 2^32 is 1 modulo 2^16 - 1.
+        Sum(low).combine(Sum(high))
     }
 }
 
@@ -156,8 +163,10 @@ pub fn copy_and_sum(source: &[u8], target: &mut [u8]) -> Sum {
     let (to, to_tail) = target[..length].as_chunks_mut::<BLOCK>();
     let mut lanes = Lanes::default();
     for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
-        lanes = lanes.with(from);
+        // By value, so that memory is read once: behind a store, it would be read again.
+        let block = *from;
+        lanes = lanes.with(&block);
+        *to = block;
     }
     to_tail.copy_from_slice(from_tail);
     lanes.sum().combine(Sum::of_tail(from_tail))
@@ -185,14 +194,18 @@ pub fn pseudo_v6(source: &[u8; 16], destination: &[u8; 16], protocol: u8, length
 /// of layer 4.
 #[inline]
 pub(super) fn pseudo(frame: &[u8], layers: &Layers, length: u16) -> Sum {
-    // The addresses are neighbours, and neither sum cares which is which.
-    let addresses = match layers.version {
-        Version::V4 => layers.l3 + 12..layers.l3 + 20,
-        Version::V6 => layers.l3 + 8..layers.l3 + 40,
+    let packet = frame.get(layers.l3..).unwrap_or_default();
+    let sum = match layers.version {
+        Version::V4 => ipv4::Header::ref_from_prefix(packet).ok().map(|(ip, _)| {
+            pseudo_v4(ip.source_address, ip.destination_address, layers.protocol, length)
+        }),
+        Version::V6 => ipv6::Header::ref_from_prefix(packet).ok().map(|(ip, _)| {
+            let length = u32::from(length);
+            pseudo_v6(&ip.source_address, &ip.destination_address, layers.protocol, length)
+        }),
     };
-    Sum::of(frame.get(addresses).unwrap_or_default())
-        .combine(Sum::word(u16::from(layers.protocol)))
-        .combine(Sum::word(length))
+    // Layers lie within their frame.
+    sum.unwrap_or_default()
 }
 
 /// A complete checksum after summed bytes changed from `old` to `new` (RFC 1624, 3):
@@ -443,27 +456,6 @@ mod tests {
             complete(&mut partial, &mut offload).unwrap();
             prop_assert_eq!(&partial, &frame);
             prop_assert_eq!(offload, Offload { checksum: Checksum::Verified, ..Offload::PLAIN });
-        }
-
-        #[test]
-        fn pseudo_headers_have_two_ways(frame in any_frame(), length in any::<u16>()) {
-            let layers = Layers::of(&frame).unwrap();
-            let header = &frame[layers.l3..];
-            let other = match layers.version {
-                Version::V4 => pseudo_v4(
-                    header[12..16].try_into().unwrap(),
-                    header[16..20].try_into().unwrap(),
-                    layers.protocol,
-                    length,
-                ),
-                Version::V6 => pseudo_v6(
-                    header[8..24].try_into().unwrap(),
-                    header[24..40].try_into().unwrap(),
-                    layers.protocol,
-                    u32::from(length),
-                ),
-            };
-            prop_assert_eq!(pseudo(&frame, &layers, length).fold(), other.fold());
         }
     }
 }

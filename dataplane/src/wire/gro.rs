@@ -25,6 +25,10 @@ const MAX_HEADERS: usize = 22 + 40 + 60;
 /// The longest super-packet, link header included, so that every offset and length has 16 bits.
 const MAX_FRAME: usize = 65_535;
 
+/// Datagrams of one super-packet: the kernel coalesces no more (`UDP_GRO_CNT_MAX`), and refuses
+/// more than this (before 6.9) or 128 behind a virtio-net header (`UDP_MAX_SEGMENTS`).
+const MAX_DATAGRAMS: usize = 64;
+
 /// A run of segments that will be one super-packet.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -108,6 +112,7 @@ impl Run {
             && next.payload == self.head.payload
             && self.follows(&next)
             && self.head.payload + bytes <= MAX_FRAME
+            && (next.gso != Gso::Udp || bytes <= self.head.unit * MAX_DATAGRAMS)
             && self.same_flow(frame);
         let identifications = self.identifications.followed_by(frame, &next)?;
         if !fits || !is_right(frame, &next.layers, offload) {
@@ -222,7 +227,7 @@ impl Segment {
         let (header, _) = tcp::Header::ref_from_prefix(frame.get(layers.l4..)?).ok()?;
         let payload = layers.l4 + header.length()?;
         let plain = header.has(tcp::ACK) && !header.has(tcp::SYN | tcp::RST | tcp::URG | tcp::CWR);
-        (plain && payload < layers.end).then_some(Self {
+        (plain && payload < layers.end).then(|| Self {
             layers,
             gso,
             payload,
@@ -238,7 +243,7 @@ impl Segment {
         let (header, _) = udp::Header::ref_from_prefix(frame.get(layers.l4..)?).ok()?;
         let payload = layers.l4 + udp::HEADER_LEN;
         let whole = layers.l4 + usize::from(header.length.get()) == layers.end;
-        (whole && payload < layers.end && header.checksum.get() != 0).then_some(Self {
+        (whole && payload < layers.end && header.checksum.get() != 0).then(|| Self {
             layers,
             gso: Gso::Udp,
             payload,
@@ -304,8 +309,10 @@ impl Identifications {
 /// any case, since the super-packet's would hide what was wrong.
 #[inline(always)]
 fn is_right(frame: &[u8], layers: &Layers, offload: Offload) -> bool {
-    let header = frame.get(layers.l3..layers.l4).unwrap_or_default();
-    let network = layers.version == Version::V6 || Sum::of(header).is_right();
+    // Without options, so that the length is known and the sum unrolled.
+    let header = || frame.get(layers.l3..)?.first_chunk::<{ ipv4::HEADER_LEN }>();
+    let network =
+        layers.version == Version::V6 || header().is_some_and(|header| Sum::of(header).is_right());
     network && (offload.checksum != Checksum::Unverified || checksum::verify(frame, layers))
 }
 

@@ -94,3 +94,77 @@ fn behind_tags(frame: &[u8]) -> Option<(u16, usize)> {
     }
     Some((ethertype, offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::wire::protocol;
+
+    #[test]
+    fn tags_are_stepped_over() {
+        let mut plain = Vec::new();
+        let udp = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6([1; 16], [2; 16], 9).udp(1, 2);
+        udp.write(&mut plain, b"odd").unwrap();
+        let tag = |ethertype: u16| [&ethertype.to_be_bytes()[..], &[0, 7]].concat();
+        let tags = [tag(ethernet::SERVICE_VLAN), tag(ethernet::VLAN), tag(ethernet::VLAN)];
+        for count in 0..=3 {
+            let frame = [&plain[..12], &tags[..count].concat(), &plain[12..]].concat();
+            let l3 = 14 + 4 * count;
+            let expected = Layers {
+                version: Version::V6,
+                l3,
+                l4: l3 + 40,
+                end: l3 + 51,
+                protocol: protocol::UDP,
+                fragment: false,
+            };
+            assert_eq!(Layers::of(&frame), (count <= MAX_TAGS).then_some(expected));
+        }
+    }
+
+    #[test]
+    fn the_end_is_that_of_the_packet_and_not_of_the_padding() {
+        let mut frame = Vec::new();
+        let tcp = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1; 4], [2; 4], 9).tcp(1, 2, 3, 4);
+        tcp.write(&mut frame, &[]).unwrap();
+        frame.resize(60, 0);
+        let layers = Layers::of(&frame).unwrap();
+        assert_eq!((layers.l3, layers.l4, layers.end), (14, 34, 54));
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_short_has_no_layers() {
+        for v6 in [false, true] {
+            let mut frame = Vec::new();
+            let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6])
+                .vlan(etherparse::VlanHeader::Single(etherparse::SingleVlanHeader::default()));
+            let ip = if v6 {
+                ethernet.ipv6([1; 16], [2; 16], 9)
+            } else {
+                ethernet.ipv4([1; 4], [2; 4], 9)
+            };
+            ip.udp(1, 2).write(&mut frame, &[7; 67]).unwrap();
+            assert!(Layers::of(&frame).is_some());
+            for length in 0..frame.len() {
+                assert_eq!(Layers::of(&frame[..length]), None, "of {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_refused() {
+        let mut frame = Vec::new();
+        let udp = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1; 4], [2; 4], 9).udp(1, 2);
+        udp.write(&mut frame, &[7; 67]).unwrap();
+        for (at, value) in [(14, 0x55), (14, 0x44), (17, 19), (16, 1)] {
+            let mut frame = frame.clone();
+            frame[at] = value;
+            assert_eq!(Layers::of(&frame), None, "byte {at} is {value}");
+        }
+        let mut arp = frame;
+        arp[12..14].copy_from_slice(&ethernet::ARP.to_be_bytes());
+        assert_eq!(Layers::of(&arp), None);
+    }
+}
