@@ -130,3 +130,95 @@ impl SharedLines {
 
 #[cfg(not(loom))]
 mod mapped;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+
+    use super::*;
+
+    const LAYOUT: Layout = Layout { name: *b"unittest", version: 3 };
+
+    fn duplicate(lines: &SharedLines) -> OwnedFd {
+        lines.fd().unwrap().try_clone_to_owned().unwrap()
+    }
+
+    #[test]
+    fn a_successor_maps_the_same_words() {
+        let ours = SharedLines::create("heddle-test", LAYOUT, 257).unwrap();
+        ours[256].0[7].store(67, Ordering::Relaxed);
+        ours.notes().0[0].store(5, Ordering::Relaxed);
+        let theirs = SharedLines::map(duplicate(&ours), LAYOUT).unwrap();
+        assert_eq!(theirs.len(), 257);
+        assert_eq!(theirs[256].0[7].load(Ordering::Relaxed), 67);
+        assert_eq!(theirs.notes().0[0].load(Ordering::Relaxed), 5);
+        theirs[0].0[0].store(1, Ordering::Relaxed);
+        assert_eq!(ours[0].0[0].load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn lines_cost_memory_only_when_touched() {
+        let lines = SharedLines::create("heddle-test", LAYOUT, 1 << 24).unwrap();
+        assert_eq!(std::ptr::from_ref(&lines[0]).addr() % 64, 0);
+        // In units of 512 bytes; a huge page may have come for the header.
+        assert!(fstat(lines.fd().unwrap()).unwrap().st_blocks <= (2 << 20) / 512);
+    }
+
+    #[test]
+    fn heap_lines_begin_zeroed_and_have_no_file() {
+        let lines = SharedLines::heap(67);
+        assert!(lines.iter().flat_map(|line| &line.0).all(|w| w.load(Ordering::Relaxed) == 0));
+        assert!(lines.len() == 67 && lines.fd().is_none());
+    }
+
+    #[test]
+    fn another_table_is_refused() {
+        let lines = SharedLines::create("heddle-test", LAYOUT, 1).unwrap();
+        for expected in [Layout { version: 4, ..LAYOUT }, Layout { name: *b"another!", ..LAYOUT }] {
+            let error = SharedLines::map(duplicate(&lines), expected).unwrap_err();
+            assert!(
+                matches!(error, SharedError::Layout { found: LAYOUT, expected: e } if e == expected)
+            );
+        }
+    }
+
+    /// A sealed file of `bytes` that begins with `words`.
+    fn sealed(bytes: u64, words: &[u64]) -> OwnedFd {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = memfd_create("heddle-test", flags).unwrap();
+        let contents: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        rustix::io::pwrite(&file, &contents, 0).unwrap();
+        ftruncate(&file, bytes).unwrap();
+        fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_create_did_not_make_is_refused() {
+        let magic = u64::from_be_bytes(*b"hdlLINES");
+        let name = u64::from_be_bytes(LAYOUT.name);
+        let refusal = |file| SharedLines::map(file, LAYOUT).unwrap_err();
+
+        let open = memfd_create("heddle-test", MemfdFlags::ALLOW_SEALING).unwrap();
+        assert!(matches!(refusal(open), SharedError::Unsealed { found: 0 }));
+        assert!(matches!(refusal(sealed(4095, &[])), SharedError::Short(4095)));
+        assert!(matches!(refusal(sealed(4096, &[7])), SharedError::Magic(7)));
+        let old = refusal(sealed(4096, &[magic, 0]));
+        assert!(matches!(old, SharedError::HeaderVersion { found: 0 }));
+        for lines in [0, 2, u64::MAX, u64::MAX / 64] {
+            let error = refusal(sealed(4096 + 64, &[magic, 1, name, 3, lines]));
+            assert!(matches!(error, SharedError::Geometry { lines: l, bytes: 4160 } if l == lines));
+        }
+        assert!(SharedLines::map(sealed(4096 + 64, &[magic, 1, name, 3, 1]), LAYOUT).is_ok());
+    }
+
+    #[test]
+    fn a_size_beyond_the_address_space_is_refused() {
+        for count in [usize::MAX, usize::MAX / 64, isize::MAX.unsigned_abs() / 64] {
+            let error = SharedLines::create("heddle-test", LAYOUT, count).unwrap_err();
+            assert!(matches!(error, SharedError::TooLarge(c) if c == count));
+        }
+    }
+}

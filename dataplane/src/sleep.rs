@@ -88,3 +88,128 @@ impl Drop for Asleep<'_> {
         self.flag.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Rings(std::sync::atomic::AtomicU32);
+
+    impl Wake for &Rings {
+        fn wake(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_sleeper_is_woken_and_only_once() {
+        let rings = Rings::default();
+        let doorbell = Doorbell::new(&rings);
+        let ring = || {
+            doorbell.ring().unwrap();
+            rings.0.load(Ordering::Relaxed)
+        };
+        assert_eq!(ring(), 0, "awake");
+        let asleep = doorbell.prepare();
+        assert_eq!((ring(), ring()), (1, 1));
+        drop(asleep);
+        assert_eq!(ring(), 1, "awake again");
+        drop(doorbell.prepare());
+        assert_eq!(ring(), 1, "found work before it slept");
+    }
+
+    #[test]
+    fn a_ring_before_the_sleep_ends_it() {
+        let mut poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let doorbell = Doorbell::new(waker);
+        let asleep = doorbell.prepare();
+        doorbell.ring().unwrap();
+        let (begin, patience) = (Instant::now(), Duration::from_secs(10));
+        poll.poll(&mut mio::Events::with_capacity(1), Some(patience)).unwrap();
+        drop(asleep);
+        assert!(begin.elapsed() < patience);
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::{sync::Condvar, thread};
+
+    use super::*;
+    use crate::sync::{Arc, AtomicU32, Mutex};
+
+    /// An eventfd: a wake before the wait ends it, too.
+    #[derive(Default)]
+    struct Event {
+        woken: Mutex<bool>,
+        condition: Condvar,
+    }
+
+    impl Event {
+        fn wait(&self) {
+            let mut woken = self.woken.lock().unwrap();
+            while !*woken {
+                woken = self.condition.wait(woken).unwrap();
+            }
+            *woken = false;
+        }
+    }
+
+    impl Wake for Event {
+        fn wake(&self) -> io::Result<()> {
+            *self.woken.lock().unwrap() = true;
+            self.condition.notify_one();
+            Ok(())
+        }
+    }
+
+    /// Sleeps until `amount` of work has come. If a wake-up is lost, all threads wait for each
+    /// other, which loom reports.
+    fn work_until(amount: u32, doorbell: &Doorbell<Event>, work: &AtomicU32) {
+        while work.load(Ordering::Relaxed) < amount {
+            let asleep = doorbell.prepare();
+            if work.load(Ordering::Relaxed) < amount {
+                doorbell.waker.wait();
+            }
+            drop(asleep);
+        }
+    }
+
+    fn ringers_against_sleeper(ringers: u32) {
+        let mut model = loom::model::Builder::new();
+        // With two ringers, all interleavings would take hours.
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let doorbell = Arc::new(Doorbell::new(Event::default()));
+            let work = Arc::new(AtomicU32::new(0));
+            let threads: Vec<_> = (0..ringers)
+                .map(|_| {
+                    let (doorbell, work) = (doorbell.clone(), work.clone());
+                    thread::spawn(move || {
+                        work.fetch_add(1, Ordering::Relaxed);
+                        doorbell.ring().unwrap();
+                    })
+                })
+                .collect();
+            work_until(ringers, &doorbell, &work);
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost() {
+        ringers_against_sleeper(1);
+    }
+
+    #[test]
+    fn loom_no_wake_up_is_lost_between_two_ringers() {
+        ringers_against_sleeper(2);
+    }
+}

@@ -2,7 +2,7 @@
 //! shared by all workers (IEEE 802.1Q-2018, 8.8). Addresses of configured endpoints and of
 //! other hosts are not in here; they come from control.
 //!
-//! A bucket is one cache line of [four slots](bucket), a slot a key word (segment and MAC) and a
+//! A bucket is one cache line of four slots, a slot a key word (segment and MAC) and a
 //! value word (port, its generation, tick). A key lies in its primary bucket, or, inserted while that
 //! was full, in its secondary one. Both follow from a hash with a random seed, since strangers choose the keys.
 //! The common case of a lookup and of hearing a known address again is a key and a value
@@ -15,8 +15,8 @@
 //! | value, alive to alive or dead | any worker and control, by compare-and-swap on the value seen | all workers |
 //! | value, dead or free to alive | a worker that holds the bucket's lock | all workers |
 //! | key, free to a key | a worker that holds the locks of both of that key's buckets | all workers |
-//! | key, to [`RETIRED`](bucket::RETIRED) | control, under the bucket's lock, if the value is dead | all workers |
-//! | key, retired to free | control, after a grace period | workers that insert |
+//! | key, to *retired* | control, under the bucket's lock, if the value is dead | all workers |
+//! | key, *retired* to *free* | control, after a grace period | workers that insert |
 //! | counts per port | whoever changed the value word, by an atomic add | workers that insert |
 //!
 //! Locks are only tried: who fails learns next time. They and the counts lie outside the shared lines,
@@ -34,7 +34,7 @@
 //! - Retirement stores the key before the grace period begins, and the slot is free only
 //!   after it ([`Sweeper`]). Otherwise a worker that matched the old key loads the value of the
 //!   next one: a frame to the wrong port, perhaps of another network.
-//! - A bucket that has no [`EMPTY`](bucket::EMPTY) slot never gets one again. Otherwise lookups stop at a primary
+//! - A bucket without a slot that was never used doesn't get one again. Otherwise lookups stop at a primary
 //!   bucket while the key lies in the secondary one, and the same key is inserted twice.
 //!
 //! # What strangers can do
