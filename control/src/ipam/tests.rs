@@ -1,1 +1,259 @@
+//! Examples, and a property test against a model that keeps every address of a small subnet.
 
+use std::collections::{BTreeMap, HashSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+fn network(body: serde_json::Value) -> config::Network {
+    let mut json = json!({ "name": "lan", "driver": "bridge" });
+    json.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    config::Network::from_json(json).unwrap()
+}
+
+fn ipam(body: serde_json::Value) -> Ipam {
+    let mut ipam = Ipam::default();
+    assert_eq!(ipam.set_network(&network(body)), []);
+    ipam
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn next(ipam: &mut Ipam, family: Family, owner: &str, now: u64) -> Result<String, Error> {
+    ipam.allocate("lan", family, owner, at(now)).map(|(net, _)| net.to_string())
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn addresses_go_round_before_they_come_again() {
+    let mut ipam =
+        ipam(json!({ "subnets": ["10.0.9.0/29"], "reserved": { "router": "10.0.9.3" } }));
+    assert_eq!(next(&mut ipam, Family::V4, "a", 0).unwrap(), "10.0.9.2/29");
+    assert_eq!(next(&mut ipam, Family::V4, "b", 0).unwrap(), "10.0.9.4/29");
+    ipam.release("lan", ip("10.0.9.2"), "a", at(0)).unwrap();
+    assert_eq!(next(&mut ipam, Family::V4, "c", 100).unwrap(), "10.0.9.5/29");
+    assert_eq!(next(&mut ipam, Family::V4, "d", 100).unwrap(), "10.0.9.6/29");
+    assert_eq!(next(&mut ipam, Family::V4, "e", 100).unwrap(), "10.0.9.2/29");
+}
+
+#[test]
+fn an_exhausted_pool_says_what_rests() {
+    let mut ipam = ipam(json!({ "subnets": ["10.0.9.0/24"], "ip_range": "10.0.9.4/31" }));
+    next(&mut ipam, Family::V4, "a", 0).unwrap();
+    next(&mut ipam, Family::V4, "b", 0).unwrap();
+    ipam.release("lan", ip("10.0.9.5"), "b", at(10)).unwrap();
+    let error = next(&mut ipam, Family::V4, "c", 69).unwrap_err();
+    let (network, pool) = ("lan".to_owned(), "10.0.9.4/31".to_owned());
+    assert_eq!(error, Error::Exhausted { network, pool, held: 1, resting: 1 });
+    assert_eq!(next(&mut ipam, Family::V4, "c", 70).unwrap(), "10.0.9.5/24");
+}
+
+#[test]
+fn a_resting_address_is_given_to_its_last_owner_only() {
+    let mut ipam = ipam(json!({ "subnets": ["10.0.9.0/24"] }));
+    let address = ip("10.0.9.77");
+    ipam.claim("lan", address, "a", at(0)).unwrap();
+    ipam.release("lan", address, "a", at(0)).unwrap();
+    let error = ipam.claim("lan", address, "b", at(59)).unwrap_err();
+    assert!(matches!(error, Error::Resting { left, .. } if left == at(1)));
+    ipam.claim("lan", address, "a", at(59)).unwrap();
+    assert!(matches!(ipam.claim("lan", address, "b", at(999)), Err(Error::Taken { .. })));
+    ipam.release("lan", address, "a", at(60)).unwrap();
+    assert!(matches!(ipam.release("lan", address, "a", at(60)), Err(Error::NotHeld { .. })));
+    ipam.claim("lan", address, "b", at(120)).unwrap();
+}
+
+#[test]
+fn some_addresses_are_for_nobody() {
+    let mut ipam = ipam(json!({
+        "subnets": ["10.0.9.0/24", "fd00::/64"],
+        "gateway": "10.0.9.254",
+        "reserved": { "router": "fd00::9" },
+    }));
+    for address in ["10.0.9.0", "10.0.9.255", "10.0.9.254", "fd00::", "fd00::1", "fd00::9"] {
+        let error = ipam.claim("lan", ip(address), "a", at(0)).unwrap_err();
+        assert!(matches!(error, Error::NotForEndpoints { .. }), "{address}");
+    }
+    let outside = ipam.claim("lan", ip("10.0.10.1"), "a", at(0));
+    assert!(matches!(outside, Err(Error::Outside { .. })));
+    assert_eq!(next(&mut ipam, Family::V4, "a", 0).unwrap(), "10.0.9.1/24");
+    assert_eq!(next(&mut ipam, Family::V6, "a", 0).unwrap(), "fd00::2/64");
+}
+
+#[test]
+fn the_smallest_subnets_have_no_edges() {
+    let mut pair = ipam(json!({ "subnets": ["10.0.9.6/31", "fd00::4/127"] }));
+    assert_eq!(next(&mut pair, Family::V4, "a", 0).unwrap(), "10.0.9.7/31");
+    assert_eq!(next(&mut pair, Family::V6, "a", 0).unwrap(), "fd00::5/127");
+    assert!(matches!(next(&mut pair, Family::V4, "b", 0), Err(Error::Exhausted { .. })));
+    let mut alone = ipam(json!({ "subnets": ["10.0.9.6/32"] }));
+    assert!(matches!(next(&mut alone, Family::V4, "a", 0), Err(Error::Exhausted { .. })));
+    assert!(matches!(next(&mut alone, Family::V6, "a", 0), Err(Error::NoSubnet { .. })));
+}
+
+#[test]
+fn large_subnets_cost_what_is_used() {
+    let mut ipam = ipam(json!({ "subnets": ["10.0.0.0/8", "fd00::/64"] }));
+    for number in 0..257 {
+        next(&mut ipam, Family::V4, &number.to_string(), 0).unwrap();
+        next(&mut ipam, Family::V6, &number.to_string(), 0).unwrap();
+    }
+    assert_eq!(ipam.leases().count(), 514);
+    // The last address of the subnet is in use, and the search goes round.
+    ipam.claim("lan", ip("fd00::ffff:ffff:ffff:ffff"), "last", at(0)).unwrap();
+    let network = network(json!({ "subnets": ["fd00::/64"] }));
+    let mut restored = Ipam::restore(REST, records(&ipam), at(0));
+    assert_eq!(restored.set_network(&network).len(), 257);
+    assert_eq!(next(&mut restored, Family::V6, "new", 0).unwrap(), "fd00::103/64");
+}
+
+#[test]
+fn a_clock_set_back_lengthens_no_rest() {
+    let mut ipam = ipam(json!({ "subnets": ["10.0.9.0/24"] }));
+    ipam.claim("lan", ip("10.0.9.2"), "a", at(1_000_000)).unwrap();
+    ipam.release("lan", ip("10.0.9.2"), "a", at(1_000_000)).unwrap();
+    let restored = Ipam::restore(REST, records(&ipam), at(5));
+    assert_eq!(restored.lease("lan", ip("10.0.9.2")).unwrap().rests_until, Some(at(65)));
+}
+
+fn records(ipam: &Ipam) -> Vec<Record> {
+    let record = |(network, address, lease): (&str, IpAddr, &Lease)| Record {
+        network: network.to_owned(),
+        address,
+        lease: Some(lease.clone()),
+    };
+    ipam.leases().map(record).collect()
+}
+
+/// An operation on the naive model; owners and hosts are small numbers so that they meet.
+#[derive(Debug, Clone)]
+enum Operation {
+    Allocate(u8),
+    Claim(u8, u8),
+    Release(u8),
+    Wait(u64),
+    Expire,
+    Restart,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        4 => (0_u8..9).prop_map(Operation::Allocate),
+        2 => (0_u8..9, 0_u8..34).prop_map(|(owner, host)| Operation::Claim(owner, host)),
+        3 => (0_u8..32).prop_map(Operation::Release),
+        2 => (0_u64..40).prop_map(Operation::Wait),
+        1 => Just(Operation::Expire),
+        1 => Just(Operation::Restart),
+    ]
+}
+
+/// What each address of the network is, known by looking at all of them.
+#[derive(Default)]
+struct Naive {
+    held: BTreeMap<IpAddr, String>,
+    /// The last owner, and when it gave the address up.
+    released: BTreeMap<IpAddr, (String, u64)>,
+}
+
+impl Naive {
+    fn usable() -> HashSet<IpAddr> {
+        let none = ["10.0.9.1", "10.0.9.9"].map(ip);
+        (1..31).map(|host| ip(&format!("10.0.9.{host}"))).filter(|a| !none.contains(a)).collect()
+    }
+
+    fn rests(&self, address: IpAddr, now: u64) -> bool {
+        self.released.get(&address).is_some_and(|(_, since)| now < since + 60)
+    }
+
+    fn free(&self, now: u64) -> HashSet<IpAddr> {
+        let free = |a: &IpAddr| !self.held.contains_key(a) && !self.rests(*a, now);
+        Self::usable().into_iter().filter(free).collect()
+    }
+
+    /// Whether `owner` may have `address` if it asks for it.
+    fn may(&self, address: IpAddr, owner: &str, now: u64) -> bool {
+        let last = self.released.get(&address).is_some_and(|(last, _)| last == owner);
+        match self.held.get(&address) {
+            Some(holder) => holder == owner,
+            None => Self::usable().contains(&address) && (last || !self.rests(address, now)),
+        }
+    }
+
+    fn hold(&mut self, address: IpAddr, owner: &str) {
+        self.released.remove(&address);
+        self.held.insert(address, owner.to_owned());
+    }
+}
+
+proptest! {
+    /// No address has two owners, none is outside or reserved, rests are honoured, and what is
+    /// free is found.
+    #[test]
+    fn agrees_with_the_naive_model(operations in prop::collection::vec(operation(), 1..257)) {
+        let network = network(json!({
+            "subnets": ["10.0.9.0/27"],
+            "reserved": { "router": "10.0.9.9" },
+        }));
+        let (mut ipam, mut naive, mut now) = (Ipam::default(), Naive::default(), 0);
+        let mut stored = BTreeMap::new();
+        let mut store = |record: Record| drop(stored.insert(record.address, record));
+        ipam.set_network(&network);
+        for operation in operations {
+            match operation {
+                Operation::Allocate(owner) => {
+                    let (owner, free) = (owner.to_string(), naive.free(now));
+                    match ipam.allocate("lan", Family::V4, &owner, at(now)) {
+                        Ok((net, record)) => {
+                            prop_assert!(free.contains(&net.addr()));
+                            naive.hold(net.addr(), &owner);
+                            store(record);
+                        }
+                        Err(Error::Exhausted { held, resting, .. }) => {
+                            prop_assert!(free.is_empty());
+                            prop_assert_eq!(held, naive.held.len());
+                            prop_assert_eq!(held + resting, Naive::usable().len());
+                        }
+                        Err(other) => prop_assert!(false, "{}", other),
+                    }
+                }
+                Operation::Claim(owner, host) => {
+                    let (owner, address) = (owner.to_string(), ip(&format!("10.0.9.{host}")));
+                    let claim = ipam.claim("lan", address, &owner, at(now));
+                    prop_assert_eq!(claim.is_ok(), naive.may(address, &owner, now));
+                    if let Ok((_, record)) = claim {
+                        naive.hold(address, &owner);
+                        store(record);
+                    }
+                }
+                Operation::Release(host) => {
+                    let address = ip(&format!("10.0.9.{host}"));
+                    let owner = naive.held.remove(&address);
+                    let name = owner.clone().unwrap_or_default();
+                    let release = ipam.release("lan", address, &name, at(now));
+                    prop_assert_eq!(release.is_ok(), owner.is_some());
+                    if let Ok(record) = release {
+                        naive.released.insert(address, (name, now));
+                        store(record);
+                    }
+                }
+                Operation::Wait(seconds) => now += seconds,
+                Operation::Expire => ipam.expire(at(now)).into_iter().for_each(&mut store),
+                Operation::Restart => {
+                    // Storing is what the test does after each operation; a restart reads it.
+                    ipam = Ipam::restore(REST, records(&ipam), at(now));
+                    ipam.set_network(&network);
+                }
+            }
+        }
+        // What was recorded on the way is what is there.
+        let stored: Vec<Record> = stored.into_values().filter(|r| r.lease.is_some()).collect();
+        prop_assert_eq!(stored, records(&ipam));
+    }
+}
