@@ -37,6 +37,7 @@ pub use subnet::Subnet;
 
 use document::{Node, Value};
 use fields::Fields;
+use report::MOST_PROBLEMS;
 
 /// A larger file is not read.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -154,6 +155,9 @@ fn read(root: &Node, problems: &mut Vec<Problem>) -> Config {
     }
     let mut census = Census::default();
     for (path, node) in objects(root, "network", problems) {
+        if problems.len() >= MOST_PROBLEMS {
+            return config;
+        }
         match Network::read(node, path.clone(), problems) {
             Some(network) => {
                 let fits = census.add_network(&network);
@@ -164,6 +168,9 @@ fn read(root: &Node, problems: &mut Vec<Problem>) -> Config {
         }
     }
     for (path, node) in objects(root, "port", problems) {
+        if problems.len() >= MOST_PROBLEMS {
+            return config;
+        }
         if let Some(port) = Port::read(node, path.clone(), problems) {
             let fits = census.add_port(&port);
             extend(problems, &path, fits);
