@@ -1,12 +1,13 @@
 //! `heddle check`: reads a configuration and says in words what it comes to.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Config, Host, Kind, Network, Report, Workers};
+use super::{Config, Device, Host, Kind, Network, Report, Workers};
 use crate::model::{Desired, Endpoint, Inventory, Model};
 
 /// What a configuration comes to on a host that has nothing yet. Its `Display` is for people.
@@ -46,14 +47,15 @@ impl fmt::Display for Summary {
         let (networks, ports) = (counted(networks, "network"), counted(ports, "port"));
         writeln!(f, "{file} is good: {networks}, {ports}")?;
         show_host(f, &config.host)?;
+        let mut endpoints: HashMap<&str, Vec<&Endpoint>> = HashMap::new();
+        for endpoint in config.ports.iter().filter_map(|port| model.endpoints.get(&port.name)) {
+            endpoints.entry(&endpoint.spec.network).or_default().push(endpoint);
+        }
         for network in &config.networks {
             writeln!(f)?;
             show_network(f, network)?;
-            for port in config.ports.iter().filter(|port| port.network == network.name) {
-                if let Some(endpoint) = model.endpoints.get(&port.name) {
-                    show_endpoint(f, endpoint)?;
-                }
-            }
+            let endpoints = endpoints.get(&*network.name).into_iter().flatten();
+            endpoints.into_iter().try_for_each(|endpoint| show_endpoint(f, endpoint))?;
         }
         Ok(())
     }
@@ -104,7 +106,6 @@ fn show_network(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {
 }
 
 fn show_endpoint(f: &mut fmt::Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
-    use super::Device;
     let spec = &endpoint.spec;
     let device = match &spec.device {
         Device::Tap { netns, name } => format!("tap {name} in {netns}"),

@@ -1,8 +1,10 @@
 //! Plans: what is kept, what changes, and what is refused.
 
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use dataplane::ids::{PortId, SegmentId};
+use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
@@ -173,4 +175,83 @@ fn the_file_owns_what_it_names() {
     let origin = |name: &str| next.model().endpoints[name].origin;
     assert_eq!((origin("a"), origin("c")), (Origin::File, Origin::Api));
     assert!(!next.model().endpoints.contains_key("d"));
+}
+
+/// A wish with up to three networks and nine endpoints that may be on any of them.
+fn wish() -> impl Strategy<Value = String> {
+    let port = (0_u8..9, 0_u8..3, prop::option::of(2_u8..14));
+    (prop::collection::vec(port, 0..9), prop::collection::btree_set(0_u8..3, 0..4)).prop_map(
+        |(ports, networks)| {
+            let network = |n: &u8| {
+                format!(
+                    "[[network]]\nname = \"n{n}\"\ndriver = \"bridge\"\n\
+                     subnets = [\"10.0.{n}.0/28\", \"fd00:{n}::/64\"]\n"
+                )
+            };
+            let (mut names, mut fixed) = (BTreeSet::new(), BTreeSet::new());
+            let ports = ports.into_iter().filter(|(name, network, host)| {
+                networks.contains(network)
+                    && names.insert(*name)
+                    && host.is_none_or(|host| fixed.insert((*network, host)))
+            });
+            let port = |(name, network, host): (u8, u8, Option<u8>)| {
+                let address = host
+                    .map_or(String::new(), |host| format!("address = \"10.0.{network}.{host}\"\n"));
+                format!(
+                    "[[port]]\nname = \"p{name}\"\nnetwork = \"n{network}\"\n\
+                     kind = \"memory\"\n{address}"
+                )
+            };
+            let ports: String = ports.map(port).collect();
+            networks.iter().map(network).chain([ports]).collect()
+        },
+    )
+}
+
+proptest! {
+    /// Whatever is wished for one after the other: numbers and addresses are unique, none is
+    /// used again too early, and what was recorded is enough to restart from.
+    #[test]
+    fn plans_keep_their_promises(wishes in prop::collection::vec((wish(), 0_u64..40), 1..17)) {
+        let (mut inventory, mut now) = (Inventory::default(), 0);
+        let mut stored = std::collections::BTreeMap::new();
+        let mut resting: HashSet<PortId> = HashSet::new();
+        for (wish, pause) in wishes {
+            now += pause;
+            let desired = desired(&wish);
+            // A fixed address that is taken or rests refuses the whole wish.
+            let Ok(plan) = inventory.plan(&desired, at(now)) else { continue };
+            let model = plan.next.model();
+            let ids: HashSet<PortId> = model.endpoints.values().map(|e| e.id).collect();
+            prop_assert_eq!(ids.len(), model.endpoints.len());
+            prop_assert!(ids.is_disjoint(&resting));
+            let mut seen = HashSet::new();
+            for endpoint in model.endpoints.values() {
+                prop_assert_eq!(endpoint.segment, model.networks[&endpoint.spec.network].id);
+                prop_assert_eq!(endpoint.addresses.len(), 2);
+                let unique = seen.insert((endpoint.segment, endpoint.mac.to_string()));
+                prop_assert!(unique);
+                for net in &endpoint.addresses {
+                    let unique = seen.insert((endpoint.segment, net.to_string()));
+                    prop_assert!(unique);
+                    let lease = plan.next.ipam().lease(&endpoint.spec.network, net.addr());
+                    prop_assert_eq!(&lease.unwrap().owner, &endpoint.spec.name);
+                }
+            }
+            let gone = inventory.model().endpoints.values().filter(|e| !ids.contains(&e.id));
+            let gone: HashSet<PortId> = gone.map(|e| e.id).collect();
+            prop_assert_eq!(&gone, &plan.retired.ports.iter().copied().collect());
+            for record in plan.records {
+                stored.insert((record.network.clone(), record.address), record);
+            }
+            let restored = Ipam::restore(REST, stored.values().cloned(), at(now));
+            prop_assert!(restored.leases().eq(plan.next.ipam().leases()));
+            inventory = plan.next;
+            resting.extend(&plan.retired.ports);
+            if now % 3 == 0 {
+                inventory.release(&plan.retired).unwrap();
+                resting.retain(|id| !plan.retired.ports.contains(id));
+            }
+        }
+    }
 }

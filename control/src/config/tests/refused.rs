@@ -217,3 +217,15 @@ fn there_is_an_end_to_everything() {
     std::fs::write(&path, b"# \xff").unwrap();
     assert!(Config::load(&path).unwrap_err().to_string().contains("offset 2"));
 }
+
+#[test]
+fn objects_are_counted() {
+    let body = serde_json::json!({ "name": "n", "driver": "bridge" });
+    let template = Network::from_json(body).unwrap();
+    let mut census = Census::default();
+    for number in 0..MOST_OBJECTS {
+        census.add_network(&Network { name: number.to_string(), ..template.clone() }).unwrap();
+    }
+    let problems = census.add_network(&template).unwrap_err();
+    assert!(problems[0].to_string().contains("at most 65000 networks"));
+}
