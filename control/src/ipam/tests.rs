@@ -192,68 +192,97 @@ impl Naive {
     }
 }
 
-proptest! {
-    /// No address has two owners, none is outside or reserved, rests are honoured, and what is
-    /// free is found.
-    #[test]
-    fn agrees_with_the_naive_model(operations in prop::collection::vec(operation(), 1..257)) {
-        let network = network(json!({
-            "subnets": ["10.0.9.0/27"],
-            "reserved": { "router": "10.0.9.9" },
-        }));
-        let (mut ipam, mut naive, mut now) = (Ipam::default(), Naive::default(), 0);
-        let mut stored = BTreeMap::new();
-        let mut store = |record: Record| drop(stored.insert(record.address, record));
-        ipam.set_network(&network);
-        for operation in operations {
-            match operation {
-                Operation::Allocate(owner) => {
-                    let (owner, free) = (owner.to_string(), naive.free(now));
-                    match ipam.allocate("lan", Family::V4, &owner, at(now)) {
-                        Ok((net, record)) => {
-                            prop_assert!(free.contains(&net.addr()));
-                            naive.hold(net.addr(), &owner);
-                            store(record);
-                        }
-                        Err(Error::Exhausted { held, resting, .. }) => {
-                            prop_assert!(free.is_empty());
-                            prop_assert_eq!(held, naive.held.len());
-                            prop_assert_eq!(held + resting, Naive::usable().len());
-                        }
-                        Err(other) => prop_assert!(false, "{}", other),
-                    }
-                }
-                Operation::Claim(owner, host) => {
-                    let (owner, address) = (owner.to_string(), ip(&format!("10.0.9.{host}")));
-                    let claim = ipam.claim("lan", address, &owner, at(now));
-                    prop_assert_eq!(claim.is_ok(), naive.may(address, &owner, now));
-                    if let Ok((_, record)) = claim {
-                        naive.hold(address, &owner);
-                        store(record);
-                    }
-                }
-                Operation::Release(host) => {
-                    let address = ip(&format!("10.0.9.{host}"));
-                    let owner = naive.held.remove(&address);
-                    let name = owner.clone().unwrap_or_default();
-                    let release = ipam.release("lan", address, &name, at(now));
-                    prop_assert_eq!(release.is_ok(), owner.is_some());
-                    if let Ok(record) = release {
-                        naive.released.insert(address, (name, now));
-                        store(record);
-                    }
-                }
-                Operation::Wait(seconds) => now += seconds,
-                Operation::Expire => ipam.expire(at(now)).into_iter().for_each(&mut store),
-                Operation::Restart => {
-                    // Storing is what the test does after each operation; a restart reads it.
-                    ipam = Ipam::restore(REST, records(&ipam), at(now));
-                    ipam.set_network(&network);
-                }
+/// The allocator and the naive model side by side, and what was recorded on the way.
+struct Pair {
+    ipam: Ipam,
+    naive: Naive,
+    now: u64,
+    stored: BTreeMap<IpAddr, Record>,
+}
+
+impl Pair {
+    fn apply(&mut self, operation: Operation, lan: &config::Network) -> Result<(), TestCaseError> {
+        match operation {
+            Operation::Allocate(owner) => self.allocate(&owner.to_string())?,
+            Operation::Claim(owner, host) => self.claim(&owner.to_string(), address(host))?,
+            Operation::Release(host) => self.release(address(host))?,
+            Operation::Wait(seconds) => self.now += seconds,
+            Operation::Expire => {
+                let expired = self.ipam.expire(at(self.now));
+                expired.into_iter().for_each(|record| self.store(record));
+            }
+            Operation::Restart => {
+                let stored = self.stored.values().cloned();
+                self.ipam = Ipam::restore(REST, stored, at(self.now));
+                self.ipam.set_network(lan);
             }
         }
-        // What was recorded on the way is what is there.
-        let stored: Vec<Record> = stored.into_values().filter(|r| r.lease.is_some()).collect();
-        prop_assert_eq!(stored, records(&ipam));
+        Ok(())
+    }
+
+    fn store(&mut self, record: Record) {
+        self.stored.insert(record.address, record);
+    }
+
+    fn allocate(&mut self, owner: &str) -> Result<(), TestCaseError> {
+        let free = self.naive.free(self.now);
+        match self.ipam.allocate("lan", Family::V4, owner, at(self.now)) {
+            Ok((net, record)) => {
+                prop_assert!(free.contains(&net.addr()));
+                self.naive.hold(net.addr(), owner);
+                self.store(record);
+            }
+            Err(Error::Exhausted { held, resting, .. }) => {
+                prop_assert!(free.is_empty());
+                prop_assert_eq!(held, self.naive.held.len());
+                prop_assert_eq!(held + resting, Naive::usable().len());
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, owner: &str, address: IpAddr) -> Result<(), TestCaseError> {
+        let claim = self.ipam.claim("lan", address, owner, at(self.now));
+        prop_assert_eq!(claim.is_ok(), self.naive.may(address, owner, self.now));
+        if let Ok((_, record)) = claim {
+            self.naive.hold(address, owner);
+            self.store(record);
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, address: IpAddr) -> Result<(), TestCaseError> {
+        let owner = self.naive.held.remove(&address);
+        let name = owner.clone().unwrap_or_default();
+        let release = self.ipam.release("lan", address, &name, at(self.now));
+        prop_assert_eq!(release.is_ok(), owner.is_some());
+        if let Ok(record) = release {
+            self.naive.released.insert(address, (name, self.now));
+            self.store(record);
+        }
+        Ok(())
+    }
+}
+
+/// A host of the small subnet, or one just outside it.
+fn address(host: u8) -> IpAddr {
+    IpAddr::from([10, 0, 9, host])
+}
+
+proptest! {
+    /// No address has two owners, none is outside or reserved, rests are honoured, what is free
+    /// is found, and what was recorded is what is there.
+    #[test]
+    fn agrees_with_the_naive_model(operations in prop::collection::vec(operation(), 1..257)) {
+        let subnet = json!({ "subnets": ["10.0.9.0/27"], "reserved": { "router": "10.0.9.9" } });
+        let lan = network(subnet.clone());
+        let (naive, stored) = (Naive::default(), BTreeMap::new());
+        let mut pair = Pair { ipam: ipam(subnet), naive, now: 0, stored };
+        for operation in operations {
+            pair.apply(operation, &lan)?;
+            let stored = pair.stored.values().filter(|record| record.lease.is_some()).cloned();
+            prop_assert_eq!(stored.collect::<Vec<_>>(), records(&pair.ipam));
+        }
     }
 }
