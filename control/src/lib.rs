@@ -7,4 +7,5 @@ pub mod ipam;
 pub mod model;
 pub mod plane;
 pub mod run;
+pub mod store;
 pub mod switch;

@@ -3,7 +3,7 @@
 //! The file's objects are counted first, then those of the API, so that what clashes with the
 //! file is always the API's object.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use dataplane::ids::MacAddr;
@@ -17,11 +17,14 @@ use super::schema;
 /// Networks, and ports, that one heddle has at most.
 pub const MOST_OBJECTS: usize = 65_000;
 
+/// Networks that a name which is none of them is compared with.
+const MOST_GUESSES: usize = 256;
+
 /// The objects that were accepted so far.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
     /// `None` is a network that was refused: nothing can be said about its ports.
-    networks: HashMap<String, Option<Network>>,
+    networks: BTreeMap<String, Option<Network>>,
     ports: HashSet<String>,
     devices: HashMap<Device, String>,
     addresses: HashMap<(String, IpAddr), String>,
@@ -94,7 +97,8 @@ impl Census {
     }
 
     fn no_network(&self, name: &str) -> Problem {
-        let nearest = schema::nearest(name, self.networks.keys().map(String::as_str));
+        let known = self.networks.keys().map(String::as_str);
+        let nearest = schema::nearest(name, known.take(MOST_GUESSES));
         let advice = match nearest {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => format!("add a network called `{name}`"),

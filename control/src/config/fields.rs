@@ -1,7 +1,7 @@
 //! Reads the members of one table, and notes everything that is wrong with them.
 
 use super::document::{Entry, Node, Path, Value};
-use super::report::{Kind, Problem};
+use super::report::{Kind, MOST_PROBLEMS, Problem};
 use super::schema::Schema;
 use super::values::Mismatch;
 
@@ -36,7 +36,7 @@ impl<'a> Fields<'a> {
         let strangers = self.entries.iter().filter(|e| !self.schema.keys.contains(&&*e.key));
         for entry in strangers {
             let path = self.path.key(&entry.key);
-            self.problems.push(stranger(self.schema, path, &entry.key));
+            self.problem(stranger(self.schema, path, &entry.key));
         }
     }
 
@@ -51,7 +51,7 @@ impl<'a> Fields<'a> {
             Ok(value) => Some(value),
             Err(mismatch) => {
                 let node = self.node(key)?;
-                self.problems.push(mismatch.at(path, node));
+                self.problem(mismatch.at(path, node));
                 None
             }
         }
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.node(key) else { return Vec::new() };
         let Value::Table(entries) = &node.value else {
             let mismatch = Mismatch::kind(format!("a table such as {example}"));
-            self.problems.push(mismatch.at(path, node));
+            self.problem(mismatch.at(path, node));
             return Vec::new();
         };
         let mut values = Vec::new();
@@ -121,7 +121,7 @@ impl<'a> Fields<'a> {
         for (path, node) in items {
             match read(node) {
                 Ok(value) => values.push((path, value)),
-                Err(mismatch) => self.problems.push(mismatch.at(path, node)),
+                Err(mismatch) => self.problem(mismatch.at(path, node)),
             }
         }
         values
@@ -152,12 +152,14 @@ impl<'a> Fields<'a> {
     pub(super) fn missing(&mut self, key: &'static str, expected: &'static str) {
         let advice = format!("add `{key}` to {}", self.schema.title);
         let path = self.path.key(key);
-        self.problems.push(Problem::new(Kind::MissingKey, path, "nothing", expected, advice));
+        self.problem(Problem::new(Kind::MissingKey, path, "nothing", expected, advice));
     }
 
     /// Notes a problem found while the values were put together.
     pub(super) fn problem(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(problem);
+        }
     }
 
     /// How many problems there are so far, of this and earlier tables.

@@ -20,12 +20,13 @@ mod tests;
 pub mod units;
 mod values;
 
-use std::io::Read;
+use std::io::{Error, ErrorKind, Read};
 use std::path::Path as FilePath;
 
 use toml::de::DeTable;
 
 pub use census::{Census, MOST_OBJECTS};
+pub use check::{Summary, check};
 
 pub use document::Path;
 pub use host::{Host, MEMORY_FLOOR, Workers};
@@ -36,6 +37,7 @@ pub use subnet::Subnet;
 
 use document::{Node, Value};
 use fields::Fields;
+use report::MOST_PROBLEMS;
 
 /// A larger file is not read.
 pub const MOST_BYTES: usize = 16 << 20;
@@ -124,11 +126,17 @@ fn object<T>(
 }
 
 fn read_text(path: &FilePath) -> std::io::Result<String> {
-    // One byte more than is allowed, so that `parse` sees that it is too long.
+    // One byte more than is allowed, to see that it is too long.
     let limit = u64::try_from(MOST_BYTES + 1).unwrap_or(u64::MAX);
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(limit).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    if bytes.len() > MOST_BYTES {
+        return Err(Error::new(ErrorKind::FileTooLarge, "the file has more than 16 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::new(ErrorKind::InvalidData, format!("a byte that is not UTF-8 at offset {at}"))
+    })
 }
 
 fn syntax_problem(error: &toml::de::Error) -> (std::ops::Range<usize>, Problem) {
@@ -147,6 +155,9 @@ fn read(root: &Node, problems: &mut Vec<Problem>) -> Config {
     }
     let mut census = Census::default();
     for (path, node) in objects(root, "network", problems) {
+        if problems.len() >= MOST_PROBLEMS {
+            return config;
+        }
         match Network::read(node, path.clone(), problems) {
             Some(network) => {
                 let fits = census.add_network(&network);
@@ -157,6 +168,9 @@ fn read(root: &Node, problems: &mut Vec<Problem>) -> Config {
         }
     }
     for (path, node) in objects(root, "port", problems) {
+        if problems.len() >= MOST_PROBLEMS {
+            return config;
+        }
         if let Some(port) = Port::read(node, path.clone(), problems) {
             let fits = census.add_port(&port);
             extend(problems, &path, fits);

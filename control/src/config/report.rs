@@ -10,8 +10,8 @@ use super::document::{Node, Path};
 
 /// More problems than this are counted, not shown.
 const SHOWN: usize = 50;
-/// Problems beyond these are not even looked up, so that a file of nothing else stays cheap.
-const LOCATED: usize = 1_000;
+/// After so many the reader stops, so that a file of nothing else stays cheap.
+pub(super) const MOST_PROBLEMS: usize = 1_000;
 /// Columns of a source line that are shown, around the offence.
 const WINDOW: usize = 100;
 
@@ -129,7 +129,7 @@ pub struct Report {
     pub file: String,
     /// The first problems.
     pub problems: Vec<Problem>,
-    /// How many more there are.
+    /// How many more were found.
     pub omitted: usize,
 }
 
@@ -137,11 +137,8 @@ impl Report {
     /// A report of problems whose places are looked up in `root`, the tree of `text`.
     pub(super) fn new(file: &str, text: &str, root: &Node, problems: Vec<Problem>) -> Self {
         let span = |problem: &Problem| root.locate(&problem.key, problem.at_key);
-        let ignored = problems.len().saturating_sub(LOCATED);
-        let located = problems.into_iter().take(LOCATED);
-        let located = located.map(|problem| (span(&problem), problem)).collect();
-        let report = Self::at(file, text, located);
-        Self { omitted: report.omitted + ignored, ..report }
+        let located = problems.into_iter().map(|problem| (span(&problem), problem)).collect();
+        Self::at(file, text, located)
     }
 
     /// A report of problems whose byte ranges in `text` are known.
@@ -180,7 +177,8 @@ impl fmt::Display for Report {
         }
         let total = self.problems.len() + self.omitted;
         let plural = if total == 1 { "" } else { "s" };
-        write!(f, "{total} error{plural} in {}", self.file)?;
+        let least = if total >= MOST_PROBLEMS { "at least " } else { "" };
+        write!(f, "{least}{total} error{plural} in {}", self.file)?;
         match self.omitted {
             0 => Ok(()),
             more => write!(f, ", of which {more} are not shown"),

@@ -16,6 +16,14 @@ pub enum Stored {
     Endpoint(serde_json::Value),
 }
 
+impl Stored {
+    /// The object's name; empty if it has none.
+    pub fn name(&self) -> &str {
+        let (Self::Network(body) | Self::Endpoint(body)) = self;
+        body.get("name").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+}
+
 /// A stored object that is not part of what is desired, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Skipped {
@@ -62,29 +70,28 @@ impl Desired {
     fn add_stored(&mut self, config: &Config, stored: &[Stored], skipped: &mut Vec<Skipped>) {
         let networks: HashSet<&str> = config.networks.iter().map(|n| &*n.name).collect();
         let ports: HashSet<&str> = config.ports.iter().map(|p| &*p.name).collect();
-        for object in stored {
-            let Stored::Network(json) = object else { continue };
-            match name_of(json) {
-                name if networks.contains(name) => {
+        // Networks first, since endpoints name them.
+        let is_network = |object: &&Stored| matches!(object, Stored::Network(_));
+        let (first, second): (Vec<_>, Vec<_>) = stored.iter().partition(is_network);
+        for object in first.into_iter().chain(second) {
+            let name = object.name();
+            let fits = match object {
+                Stored::Network(_) if networks.contains(name) => {
                     skipped.push(Skipped::NetworkOwnedByFile(name.to_owned()));
+                    continue;
                 }
-                name => {
-                    let network = config::Network::from_json(json.clone());
-                    note(skipped, name, network.and_then(|network| self.add_network(network)));
-                }
-            }
-        }
-        for object in stored {
-            let Stored::Endpoint(json) = object else { continue };
-            match name_of(json) {
-                name if ports.contains(name) => {
+                Stored::Endpoint(_) if ports.contains(name) => {
                     skipped.push(Skipped::EndpointOwnedByFile(name.to_owned()));
+                    continue;
                 }
-                name => {
-                    let port = config::Port::from_json(json.clone());
-                    note(skipped, name, port.and_then(|port| self.add_port(port)));
+                Stored::Network(body) => {
+                    config::Network::from_json(body.clone()).and_then(|n| self.add_network(n))
                 }
-            }
+                Stored::Endpoint(body) => {
+                    config::Port::from_json(body.clone()).and_then(|p| self.add_port(p))
+                }
+            };
+            note(skipped, name, fits);
         }
     }
 
@@ -124,8 +131,4 @@ fn note(skipped: &mut Vec<Skipped>, name: &str, fits: Result<(), Vec<Problem>>) 
     skipped.extend(
         first.map(|problem| Skipped::Clash { name: name.to_owned(), problem: Box::new(problem) }),
     );
-}
-
-fn name_of(json: &serde_json::Value) -> &str {
-    json.get("name").and_then(serde_json::Value::as_str).unwrap_or_default()
 }

@@ -80,7 +80,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// The endpoints of one network, by name.
+    /// The endpoints of one network, by name. It looks at all endpoints; for every network in
+    /// turn, go through [`Model::endpoints`] once.
     pub fn endpoints_of(&self, network: &str) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.endpoints.values().filter(move |endpoint| endpoint.spec.network == network)
     }

@@ -1,1 +1,257 @@
+//! Plans: what is kept, what changes, and what is refused.
 
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use dataplane::ids::{PortId, SegmentId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::Config;
+use crate::ipam::{self, Ipam, REST};
+
+const BASE: &str = r#"
+[[network]]
+name = "lan"
+driver = "bridge"
+subnets = ["10.0.9.0/24", "fd00:9::/64"]
+
+[[port]]
+network = "lan"
+name = "a"
+kind = "memory"
+
+[[port]]
+network = "lan"
+name = "b"
+kind = "memory"
+address = "10.0.9.2/24"
+"#;
+
+fn desired(text: &str) -> Desired {
+    let (desired, skipped) = Desired::new(&Config::parse(text, "test").unwrap(), &[]);
+    assert_eq!(skipped, []);
+    desired
+}
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn plan(inventory: &Inventory, text: &str, now: u64) -> Plan {
+    inventory.plan(&desired(text), at(now)).unwrap()
+}
+
+fn addresses(inventory: &Inventory, endpoint: &str) -> Vec<String> {
+    inventory.model().endpoints[endpoint].addresses.iter().map(IpNet::to_string).collect()
+}
+
+#[test]
+fn fixed_addresses_come_before_automatic_ones() {
+    let Plan { next, changes, records, retired } = plan(&Inventory::default(), BASE, 0);
+    assert_eq!(addresses(&next, "b"), ["10.0.9.2/24", "fd00:9::3/64"]);
+    assert_eq!(addresses(&next, "a"), ["10.0.9.3/24", "fd00:9::2/64"]);
+    let a = &next.model().endpoints["a"];
+    assert_eq!((a.id, a.segment), (PortId(0), SegmentId(1)));
+    assert_eq!(a.mac.to_string(), "02:42:0a:00:09:03");
+    assert_eq!(next.model().networks["lan"].gateway_mac.to_string(), "02:42:0a:00:09:01");
+    assert_eq!((changes.len(), records.len()), (3, 4));
+    assert_eq!(retired, Retired::default());
+}
+
+#[test]
+fn the_same_wish_changes_nothing() {
+    let first = plan(&Inventory::default(), BASE, 0).next;
+    let again = plan(&first, BASE, 5);
+    assert_eq!((again.changes, again.records), (vec![], vec![]));
+}
+
+#[test]
+fn addresses_survive_a_restart() {
+    let first = plan(&Inventory::default(), BASE, 0);
+    let restored = Inventory::new(Ipam::restore(REST, first.records, at(9)));
+    let second = plan(&restored, BASE, 9);
+    assert_eq!(second.next.model(), first.next.model());
+    assert_eq!(second.records, []);
+}
+
+#[test]
+fn a_removed_endpoint_retires_its_number_and_rests_its_addresses() {
+    let first = plan(&Inventory::default(), BASE, 0).next;
+    let (without_b, _) = BASE.rsplit_once("[[port]]").unwrap();
+    let Plan { mut next, changes, retired, .. } = plan(&first, without_b, 10);
+    assert!(matches!(&changes[..], [Change::EndpointRemoved(b)] if b.spec.name == "b"));
+    assert_eq!(retired.ports, [PortId(1)]);
+
+    let with_c = BASE.replace("\"b\"", "\"c\"");
+    let refused = next.plan(&desired(&with_c), at(69)).unwrap_err();
+    assert!(matches!(
+        &refused[..],
+        [PlanError::Address { source: ipam::Error::Resting { .. }, .. }]
+    ));
+    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(2));
+    next.release(&retired).unwrap();
+    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(1));
+    assert!(next.release(&retired).is_err());
+}
+
+#[test]
+fn another_network_or_device_is_another_port() {
+    let first = plan(&Inventory::default(), BASE, 0).next;
+    let moved = BASE.replace("name = \"b\"\nkind = \"memory\"", "name = \"b\"\nkind = \"pcap\"");
+    let second = plan(&first, &moved, 1);
+    assert_eq!(second.retired.ports, [PortId(1)]);
+    assert_eq!(second.next.model().endpoints["b"].id, PortId(2));
+    assert_eq!(addresses(&second.next, "b"), addresses(&first, "b"));
+    assert!(matches!(&second.changes[..], [Change::EndpointRemoved(_), Change::EndpointAdded(_)]));
+
+    let aliased = BASE.replace("name = \"b\"", "name = \"b\"\naliases = [\"db\"]");
+    let changes = plan(&first, &aliased, 1).changes;
+    assert!(matches!(&changes[..], [Change::EndpointChanged { .. }]));
+}
+
+#[test]
+fn an_endpoint_follows_its_network_to_another_subnet() {
+    let first = plan(&Inventory::default(), BASE, 0).next;
+    let other = BASE.replace("10.0.9.", "10.1.0.");
+    let Plan { next, changes, retired, .. } = plan(&first, &other, 1);
+    assert_eq!(addresses(&next, "b"), ["10.1.0.2/24", "fd00:9::3/64"]);
+    assert_eq!(addresses(&next, "a"), ["10.1.0.3/24", "fd00:9::2/64"]);
+    assert_eq!(retired, Retired::default());
+    assert!(matches!(changes[0], Change::NetworkChanged { .. }));
+    assert_eq!(changes.len(), 3);
+    assert!(next.ipam().leases().all(|(_, address, _)| !address.to_string().starts_with("10.0.")));
+}
+
+#[test]
+fn a_removed_network_is_forgotten() {
+    let first = plan(&Inventory::default(), BASE, 0).next;
+    let Plan { next, changes, records, retired } = plan(&first, "", 1);
+    assert_eq!(next.ipam().leases().count(), 0);
+    assert!(matches!(&changes[..], [.., Change::NetworkRemoved(_)]));
+    assert_eq!((changes.len(), records.iter().filter(|r| r.lease.is_none()).count()), (3, 4));
+    assert_eq!((retired.ports.len(), retired.segments), (2, vec![SegmentId(1)]));
+}
+
+#[test]
+fn the_gateways_mac_is_refused_and_a_taken_default_is_avoided() {
+    let own = |mac: &str| {
+        BASE.replace(
+            "kind = \"memory\"\naddress",
+            &format!("kind = \"memory\"\nmac = \"{mac}\"\naddress"),
+        )
+    };
+    let refused = Inventory::default().plan(&desired(&own("02:42:0a:00:09:01")), at(0));
+    assert!(matches!(&refused.unwrap_err()[..], [PlanError::GatewayMac { .. }]));
+    // What `a` would be given by default.
+    let next = plan(&Inventory::default(), &own("02:42:0a:00:09:03"), 0).next;
+    assert_eq!(next.model().endpoints["a"].mac.0[0], 0x06);
+}
+
+#[test]
+fn too_few_addresses_are_reported_for_each_endpoint() {
+    let small = BASE.replace("10.0.9.0/24", "10.0.9.0/30").replace("10.0.9.2/24", "10.0.9.2/30");
+    let errors = Inventory::default().plan(&desired(&small), at(0)).unwrap_err();
+    assert!(errors[0].to_string().contains("no address is left in 10.0.9.0/30"), "{errors:?}");
+    assert_eq!(errors.len(), 1);
+}
+
+#[test]
+fn the_file_owns_what_it_names() {
+    let config = Config::parse(BASE, "test").unwrap();
+    let port = |name: &str, address: &str| {
+        let body = serde_json::json!({
+            "network": "lan", "name": name, "kind": "memory", "address": address,
+        });
+        Stored::Endpoint(body)
+    };
+    let network = Stored::Network(serde_json::json!({ "name": "lan", "driver": "bridge" }));
+    let stored = [port("a", "10.0.9.7"), port("c", "10.0.9.7"), port("d", "10.0.9.2"), network];
+    let (desired, skipped) = Desired::new(&config, &stored);
+    assert_eq!(skipped[0], Skipped::NetworkOwnedByFile("lan".into()));
+    assert_eq!(skipped[1], Skipped::EndpointOwnedByFile("a".into()));
+    assert!(matches!(&skipped[2], Skipped::Clash { name, .. } if name == "d"));
+    let next = Inventory::default().plan(&desired, at(0)).unwrap().next;
+    let origin = |name: &str| next.model().endpoints[name].origin;
+    assert_eq!((origin("a"), origin("c")), (Origin::File, Origin::Api));
+    assert!(!next.model().endpoints.contains_key("d"));
+}
+
+/// A wish with up to three networks and nine endpoints that may be on any of them.
+fn wish() -> impl Strategy<Value = String> {
+    let port = (0_u8..9, 0_u8..3, prop::option::of(2_u8..14));
+    (prop::collection::vec(port, 0..9), prop::collection::btree_set(0_u8..3, 0..4)).prop_map(
+        |(ports, networks)| {
+            let network = |n: &u8| {
+                format!(
+                    "[[network]]\nname = \"n{n}\"\ndriver = \"bridge\"\n\
+                     subnets = [\"10.0.{n}.0/28\", \"fd00:{n}::/64\"]\n"
+                )
+            };
+            let (mut names, mut fixed) = (BTreeSet::new(), BTreeSet::new());
+            let ports = ports.into_iter().filter(|(name, network, host)| {
+                networks.contains(network)
+                    && names.insert(*name)
+                    && host.is_none_or(|host| fixed.insert((*network, host)))
+            });
+            let port = |(name, network, host): (u8, u8, Option<u8>)| {
+                let address = host
+                    .map_or(String::new(), |host| format!("address = \"10.0.{network}.{host}\"\n"));
+                format!(
+                    "[[port]]\nname = \"p{name}\"\nnetwork = \"n{network}\"\n\
+                     kind = \"memory\"\n{address}"
+                )
+            };
+            let ports: String = ports.map(port).collect();
+            networks.iter().map(network).chain([ports]).collect()
+        },
+    )
+}
+
+proptest! {
+    /// Whatever is wished for one after the other: numbers and addresses are unique, none is
+    /// used again too early, and what was recorded is enough to restart from.
+    #[test]
+    fn plans_keep_their_promises(wishes in prop::collection::vec((wish(), 0_u64..40), 1..17)) {
+        let (mut inventory, mut now) = (Inventory::default(), 0);
+        let mut stored = std::collections::BTreeMap::new();
+        let mut resting: HashSet<PortId> = HashSet::new();
+        for (wish, pause) in wishes {
+            now += pause;
+            let desired = desired(&wish);
+            // A fixed address that is taken or rests refuses the whole wish.
+            let Ok(plan) = inventory.plan(&desired, at(now)) else { continue };
+            let model = plan.next.model();
+            let ids: HashSet<PortId> = model.endpoints.values().map(|e| e.id).collect();
+            prop_assert_eq!(ids.len(), model.endpoints.len());
+            prop_assert!(ids.is_disjoint(&resting));
+            let mut seen = HashSet::new();
+            for endpoint in model.endpoints.values() {
+                prop_assert_eq!(endpoint.segment, model.networks[&endpoint.spec.network].id);
+                prop_assert_eq!(endpoint.addresses.len(), 2);
+                let unique = seen.insert((endpoint.segment, endpoint.mac.to_string()));
+                prop_assert!(unique);
+                for net in &endpoint.addresses {
+                    let unique = seen.insert((endpoint.segment, net.to_string()));
+                    prop_assert!(unique);
+                    let lease = plan.next.ipam().lease(&endpoint.spec.network, net.addr());
+                    prop_assert_eq!(&lease.unwrap().owner, &endpoint.spec.name);
+                }
+            }
+            let gone = inventory.model().endpoints.values().filter(|e| !ids.contains(&e.id));
+            let gone: HashSet<PortId> = gone.map(|e| e.id).collect();
+            prop_assert_eq!(&gone, &plan.retired.ports.iter().copied().collect());
+            for record in plan.records {
+                stored.insert((record.network.clone(), record.address), record);
+            }
+            let restored = Ipam::restore(REST, stored.values().cloned(), at(now));
+            prop_assert!(restored.leases().eq(plan.next.ipam().leases()));
+            inventory = plan.next;
+            resting.extend(&plan.retired.ports);
+            if now % 3 == 0 {
+                inventory.release(&plan.retired).unwrap();
+                resting.retain(|id| !plan.retired.ports.contains(id));
+            }
+        }
+    }
+}
