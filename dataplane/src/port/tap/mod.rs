@@ -41,8 +41,6 @@ const RUN_HEAD: usize = 16 << 10;
 pub struct Tap {
     port: PortId,
     queue: OwnedFd,
-    /// Where the next frame is read to.
-    spare: Option<Landing>,
 }
 
 /// Two slots for one read: short frames land in the small one; a longer one fills that and goes
@@ -63,17 +61,16 @@ enum Miss {
 impl Tap {
     /// The port on one queue that [`device::open`] has answered.
     pub fn new(port: PortId, queue: OwnedFd) -> Self {
-        Self { port, queue, spare: None }
+        Self { port, queue }
     }
 
-    /// Reads one frame, or keeps the slots for the next try.
-    fn take(&mut self, pool: &mut Pool) -> Result<Packet, Miss> {
-        let landing = self.spare.take().or_else(|| Landing::new(pool, self.port));
-        let mut landing = landing.ok_or(Miss::System(Errno::NOBUFS))?;
+    /// Reads one frame. An idle port holds no slots: there may be thousands.
+    fn take(&self, pool: &mut Pool) -> Result<Packet, Miss> {
+        let mut landing = Landing::new(pool, self.port).ok_or(Miss::System(Errno::NOBUFS))?;
         match landing.read(self.queue.as_fd()) {
             Ok(len) => Ok(landing.packet(len, pool)),
             Err(miss) => {
-                self.spare = Some(landing);
+                landing.abandon(pool);
                 Err(miss)
             }
         }
@@ -88,6 +85,11 @@ impl Landing {
             return None;
         };
         Some(Self { small: Packet::new(small, port), run: Packet::new(run, port) })
+    }
+
+    fn abandon(self, pool: &mut Pool) {
+        pool.give(self.small.into_frame());
+        pool.give(self.run.into_frame());
     }
 
     /// Bytes of a frame that land in the small slot.
@@ -187,12 +189,7 @@ impl Port for Tap {
         Some(self.queue.as_fd())
     }
 
-    fn close(self: Box<Self>, pool: &mut Pool) {
-        if let Some(Landing { small, run }) = self.spare {
-            pool.give(small.into_frame());
-            pool.give(run.into_frame());
-        }
-    }
+    fn close(self: Box<Self>, _pool: &mut Pool) {}
 }
 
 /// Sends the first packet, and with it in one super-packet those that follow it in its flow.
