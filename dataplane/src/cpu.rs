@@ -4,8 +4,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Asks for the cache line at the start of `target`, to be read soon, in all cache levels. A hint: it
-/// never faults and changes nothing that a program can see. Does nothing on processors other
+/// Asks for the cache line at the start of `target`, to be read soon, in all cache levels. A hint:
+/// it never faults and changes nothing that a program can see. Does nothing on processors other
 /// than x86-64.
 #[inline(always)]
 pub fn prefetch_read<T>(target: &T) {

@@ -9,16 +9,16 @@
 //! | state | writer | reader | freed |
 //! |---|---|---|---|
 //! | `generation` | control, inside the mutex | workers, once per batch | never |
-//! | `current`, `retired` | control, in the mutex | workers, in the mutex, on change only | a retired snapshot by control, when no worker refers to it any more |
+//! | `current`, `retired` | control, in the mutex | workers, in the mutex, on change only | by control, as the last to refer to it |
 //! | a worker's report | that worker | control | never |
 //!
 //! Lines that must not swap:
 //!
 //! - In `Subscriber::adopt`, the new snapshot is in place before the report. Swapped, control
 //!   may hand out a port number again while the worker still forwards by the old snapshot.
-//! - In `Subscriber::rejoin`, the report ends being offline before the generation is read, with
-//!   a fence between; in [`Publication::quiesced`], the generation was published before the reports are read,
-//!   with a fence between. Swapped on either side, a worker may come back with an old
+//! - In `Subscriber::rejoin`, the report ends being offline before the generation is read, with a
+//!   fence between; in [`Publication::quiesced`], the generation was published before the reports
+//!   are read, with a fence between. Swapped on either side, a worker may come back with an old
 //!   generation at the moment in which control finds it offline.
 //!
 //! Workers hold an `Arc` each, but a snapshot's last reference is always control's: it is kept
@@ -34,6 +34,11 @@ use thiserror::Error;
 
 use crate::ids::WorkerId;
 use crate::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, fence};
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 /// The number of a publication, counted from one; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -148,8 +153,8 @@ impl<T> Publication<T> {
         self.shared.reports.iter().all(|report| report.load(Ordering::Acquire) >= generation.0)
     }
 
-    /// Frees retired snapshots that no worker refers to; returns how many are left. At most one
-    /// per worker stays for longer than that worker's batch or sleep.
+    /// Frees retired snapshots that no worker refers to; returns how many are left. Each worker
+    /// keeps at most one from being freed, until its batch or its sleep ends.
     pub fn collect(&self) -> usize {
         let mut snapshots = self.shared.lock();
         // Workers take only the current snapshot, so a count of one can't grow again.
@@ -208,9 +213,9 @@ pub struct Subscriber<T> {
 }
 
 impl<T> Subscriber<T> {
-    /// Takes the newest snapshot, if there is a newer one, and reports its generation; says whether there was.
-    /// Call it between batches, when nothing found in the old snapshot or in a shared table is
-    /// still in use. One load and one compare in the common case.
+    /// Takes the newest snapshot, if there is a newer one, and reports its generation; says whether
+    /// there was. Call it between batches, when nothing found in the old snapshot or in a shared
+    /// table is still in use. One load and one compare in the common case.
     #[inline(always)]
     pub fn refresh(&mut self) -> bool {
         let stale = self.is_stale();
@@ -321,194 +326,5 @@ impl<I> Grace<I> {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    /// Counts itself out on the thread that drops it.
-    struct Snapshot(&'static str, std::sync::mpsc::Sender<(&'static str, std::thread::ThreadId)>);
-
-    impl Drop for Snapshot {
-        fn drop(&mut self) {
-            // Nobody listens any more at the end of a test.
-            let _ = self.1.send((self.0, std::thread::current().id()));
-        }
-    }
-
-    #[test]
-    fn a_worker_takes_a_snapshot_once() {
-        let publication = Publication::new(Arc::new(1), 1);
-        let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-        assert!(!worker.refresh());
-        let generation = publication.publish(Arc::new(2));
-        assert!(worker.is_stale() && **worker.current() == 1);
-        assert!(worker.refresh() && **worker.current() == 2);
-        assert!(!worker.refresh());
-        assert_eq!(worker.generation(), generation);
-    }
-
-    #[test]
-    fn a_generation_quiesces_when_the_last_worker_reports_it() {
-        let publication = Publication::new(Arc::new(()), 67);
-        let mut workers: Vec<_> =
-            (0..67).map(|n| publication.subscribe(WorkerId(n)).unwrap()).collect();
-        let generation = publication.advance();
-        for worker in &mut workers {
-            assert!(!publication.quiesced(generation));
-            assert!(worker.refresh());
-        }
-        assert!(publication.quiesced(generation));
-    }
-
-    #[test]
-    fn nobody_waits_for_a_worker_that_is_offline_or_gone() {
-        let publication = Publication::new(Arc::new(1), 2);
-        let mut sleeper = publication.subscribe(WorkerId(0)).unwrap();
-        let gone = publication.subscribe(WorkerId(1)).unwrap();
-        let first = publication.publish(Arc::new(2));
-        assert!(!publication.quiesced(first));
-        drop(gone);
-        sleeper.offline(|| assert!(publication.quiesced(first)));
-        assert_eq!(**sleeper.current(), 2, "back online, it is up to date");
-        assert!(!publication.quiesced(publication.advance()));
-    }
-
-    #[test]
-    fn control_frees_what_a_worker_used_last() {
-        let (drops, dropped) = std::sync::mpsc::channel();
-        let publication = Publication::new(Arc::new(Snapshot("old", drops.clone())), 1);
-        let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-        publication.publish(Arc::new(Snapshot("new", drops)));
-        assert_eq!(publication.collect(), 1, "the worker still uses it");
-        std::thread::scope(|scope| scope.spawn(|| worker.refresh()).join().unwrap());
-        assert!(dropped.try_recv().is_err(), "the worker freed it");
-        assert_eq!(publication.collect(), 0);
-        assert_eq!(dropped.try_recv(), Ok(("old", std::thread::current().id())));
-    }
-
-    #[test]
-    fn a_report_has_one_writer() {
-        let publication = Publication::new(Arc::new(()), 1);
-        let worker = publication.subscribe(WorkerId(0)).unwrap();
-        let refused = |id| publication.subscribe(WorkerId(id)).err();
-        assert_eq!(refused(0), Some(SubscribeError::Taken(WorkerId(0))));
-        let unknown = SubscribeError::Unknown { worker: WorkerId(1), workers: 1 };
-        assert_eq!(refused(1), Some(unknown));
-        drop(worker);
-        assert_eq!(refused(0), None);
-    }
-
-    #[test]
-    fn items_wait_in_order_and_in_bounded_number() {
-        let publication = Publication::new(Arc::new(()), 1);
-        let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-        let mut grace = Grace::new(3);
-        assert_eq!(grace.push(publication.advance(), 'a'), Ok(()));
-        assert_eq!(grace.push(publication.advance(), 'b'), Ok(()));
-        worker.refresh();
-        assert_eq!(grace.push(publication.advance(), 'c'), Ok(()));
-        assert_eq!(grace.push(publication.advance(), 'd'), Err('d'));
-        assert_eq!(grace.drain_quiesced(&publication).collect::<String>(), "ab");
-        assert_eq!(grace.len(), 1);
-        worker.refresh();
-        assert_eq!(grace.drain_quiesced(&publication).collect::<String>(), "c");
-        assert!(grace.is_empty());
-    }
-}
-
-#[cfg(all(test, loom))]
-mod loom_tests {
-    use loom::{cell::UnsafeCell, thread};
-
-    use super::*;
-
-    /// What only the old snapshot lets workers read, and what control writes once it may:
-    /// loom refuses every read that is not over before the write.
-    struct Reused(UnsafeCell<()>);
-
-    // SAFETY is loom's to judge here: nothing is dereferenced, it only records the accesses.
-    impl Reused {
-        fn read(&self) {
-            self.0.with(|_| ());
-        }
-
-        fn write(&self) {
-            self.0.with_mut(|_| ());
-        }
-    }
-
-    fn use_by_snapshot(worker: &Subscriber<bool>, reused: &Reused) {
-        if **worker.current() {
-            reused.read();
-        }
-    }
-
-    fn withdraw_and_reuse(publication: &Publication<bool>, reused: &Reused) {
-        let generation = publication.publish(Arc::new(false));
-        if publication.quiesced(generation) {
-            reused.write();
-        }
-    }
-
-    #[test]
-    fn loom_nothing_is_used_after_its_grace_period() {
-        loom::model(|| {
-            let publication = Publication::new(Arc::new(true), 1);
-            let reused = Arc::new(Reused(UnsafeCell::new(())));
-            let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-            let theirs = reused.clone();
-            let thread = thread::spawn(move || {
-                use_by_snapshot(&worker, &theirs);
-                worker.refresh();
-                use_by_snapshot(&worker, &theirs);
-            });
-            withdraw_and_reuse(&publication, &reused);
-            thread.join().unwrap();
-        });
-    }
-
-    #[test]
-    fn loom_a_worker_comes_back_to_the_new_snapshot() {
-        loom::model(|| {
-            let publication = Publication::new(Arc::new(true), 1);
-            let reused = Arc::new(Reused(UnsafeCell::new(())));
-            let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-            let theirs = reused.clone();
-            let thread = thread::spawn(move || {
-                use_by_snapshot(&worker, &theirs);
-                worker.offline(thread::yield_now);
-                use_by_snapshot(&worker, &theirs);
-            });
-            withdraw_and_reuse(&publication, &reused);
-            thread.join().unwrap();
-        });
-    }
-
-    /// Fails when freed on a thread that isn't control's.
-    struct Large(thread::ThreadId);
-
-    impl Drop for Large {
-        fn drop(&mut self) {
-            assert_eq!(thread::current().id(), self.0, "a worker freed a snapshot");
-        }
-    }
-
-    #[test]
-    fn loom_no_worker_frees_a_snapshot() {
-        loom::model(|| {
-            let control = thread::current().id();
-            let publication = Publication::new(Arc::new(Large(control)), 1);
-            let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-            let thread = thread::spawn(move || {
-                worker.refresh();
-            });
-            publication.publish(Arc::new(Large(control)));
-            publication.collect();
-            thread.join().unwrap();
-            assert_eq!(publication.collect(), 0);
-        });
     }
 }

@@ -1,4 +1,5 @@
-//! Tables in shared memory: cache lines of atomic words on a memfd, which a successor process can map again.
+//! Tables in shared memory: cache lines of atomic words on a memfd, which a successor process can
+//! map again.
 //!
 //! The first page is a header that says what lies behind it; the rest is lines, all zero at
 //! first, which cost memory only once they are touched. There are no pointers inside, only

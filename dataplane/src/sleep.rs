@@ -2,8 +2,8 @@
 //!
 //! The sleeper declares itself asleep, *then* looks once more for work, then sleeps. Whoever has
 //! work for it makes that visible, *then* looks whether it is asleep, and only then pays for a
-//! wake-up. A sequentially consistent fence stands between the two lines on either side: at
-//! least one side sees the other. Were either pair swapped, or a fence missing, both could miss, and the
+//! wake-up. A sequentially consistent fence stands between the two lines on either side: at least
+//! one side sees the other. Were either pair swapped, or a fence missing, both could miss, and the
 //! worker would sleep on work until something else wakes it.
 //!
 //! | state | writer | reader |
@@ -41,12 +41,13 @@ impl<W: Wake> Doorbell<W> {
         Self { asleep: CachePadded::new(AtomicBool::new(false)), waker }
     }
 
-    /// Declares the worker, the only one who may call this, asleep until the value is dropped. It must
-    /// look for work afterwards, and sleep only if there is none:
+    /// Declares the worker, the only one who may call this, asleep until the value is dropped. It
+    /// must look for work afterwards, and sleep only if there is none:
     ///
     /// ```
     /// # fn sleep_until_woken() {}
-    /// # fn example<W: dataplane::sleep::Wake>(doorbell: &dataplane::sleep::Doorbell<W>, found_work: impl Fn() -> bool) {
+    /// # use dataplane::sleep::{Doorbell, Wake};
+    /// # fn example<W: Wake>(doorbell: &Doorbell<W>, found_work: impl Fn() -> bool) {
     /// let asleep = doorbell.prepare();
     /// if !found_work() {
     ///     sleep_until_woken();

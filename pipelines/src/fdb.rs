@@ -2,10 +2,10 @@
 //! shared by all workers (IEEE 802.1Q-2018, 8.8). Addresses of configured endpoints and of
 //! other hosts are not in here; they come from control.
 //!
-//! A bucket is one cache line of four slots, a slot a key word (segment and MAC) and a
-//! value word (port, its generation, tick). A key lies in its primary bucket, or, inserted while that
-//! was full, in its secondary one. Both follow from a hash with a random seed, since strangers choose the keys.
-//! The common case of a lookup and of hearing a known address again is a key and a value
+//! A bucket is one cache line of four slots, a slot a key word (segment and MAC) and a value word
+//! (port, its generation, tick). A key lies in its primary bucket, or, inserted while that was
+//! full, in its secondary one. Both follow from a hash with a random seed, since strangers choose
+//! the keys. The common case of a lookup and of hearing a known address again is a key and a value
 //! loaded from one line, and no store.
 //!
 //! # Who writes, who reads, when a slot is free again
@@ -13,13 +13,14 @@
 //! | word | writer | readers |
 //! |---|---|---|
 //! | value, alive to alive or dead | any worker and control, by compare-and-swap on the value seen | all workers |
-//! | value, dead or free to alive | a worker that holds the bucket's lock | all workers |
-//! | key, free to a key | a worker that holds the locks of both of that key's buckets | all workers |
-//! | key, to *retired* | control, under the bucket's lock, if the value is dead | all workers |
+//! | value, dead or free to alive | a worker that holds both locks | all workers |
+//! | key, free to a key | a worker that holds both locks | all workers |
+//! | key, to *retired* | control, under the slot's lock, if dead | all workers |
 //! | key, *retired* to *free* | control, after a grace period | workers that insert |
 //! | counts per port | whoever changed the value word, by an atomic add | workers that insert |
 //!
-//! Locks are only tried: who fails learns next time. They and the counts lie outside the shared lines,
+//! There is a lock per bucket; inserting takes those of both of the key's buckets. They are
+//! only tried: who fails learns next time. They and the counts lie outside the shared lines,
 //! so that no lock outlives its process.
 //!
 //! A removed entry passes through three states. *Dead*: the value is zero, lookups miss, and
@@ -29,13 +30,15 @@
 //!
 //! Lines that must not swap:
 //!
-//! - Insertion stores the value before the key ([`Table::learn`]). Swapped, a worker matches the key and
-//!   finds the slot's earlier value, or none.
-//! - Retirement stores the key before the grace period begins, and the slot is free only
-//!   after it ([`Sweeper`]). Otherwise a worker that matched the old key loads the value of the
-//!   next one: a frame to the wrong port, perhaps of another network.
-//! - A bucket without a slot that was never used doesn't get one again. Otherwise lookups stop at a primary
-//!   bucket while the key lies in the secondary one, and the same key is inserted twice.
+//! - Retirement stores the key before the grace period begins, and the slot is freed only after
+//!   it ([`Sweeper`]). Otherwise a worker that matched the old key loads the value of the next
+//!   one: a frame to the wrong port, perhaps of another network.
+//! - A bucket without a slot that was never used doesn't get one again. Otherwise lookups stop
+//!   at a primary bucket while the key lies in the secondary one, and the same key is inserted
+//!   twice.
+//!
+//! Insertion stores the value before the key, but there nothing worse than a miss depends on
+//! it: until then the value is zero, and every worker has seen that since the grace period.
 //!
 //! # What strangers can do
 //!

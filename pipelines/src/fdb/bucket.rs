@@ -90,7 +90,7 @@ impl<'a> Slot<'a> {
 
     /// Fills a free slot, or one that has this key and is dead; under the bucket's lock.
     pub(super) fn fill(self, key: Key, value: Value) {
-        // The value first: who sees the key must see it.
+        // The value first: who finds the key shall find it learned.
         self.value.store(value.0, Ordering::Relaxed);
         self.key.store(key.0, Ordering::Release);
     }

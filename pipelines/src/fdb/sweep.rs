@@ -87,8 +87,8 @@ impl Sweeper {
         }
     }
 
-    /// Makes a slot free. Where another slot was never used, no key of this bucket can be in
-    /// its secondary one, and this slot becomes as if never used, too; the lock keeps that other slot
+    /// Makes a slot free. Where another slot was never used, no key of this bucket can be in its
+    /// secondary one, and this slot becomes as if never used, too; the lock keeps that other slot
     /// from being filled meanwhile.
     fn free(&self, bucket: usize, way: usize) {
         let line = &self.table.lines[bucket];
