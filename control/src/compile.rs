@@ -116,3 +116,118 @@ fn with_members(tables: &mut Tables, endpoint: &Endpoint, change: impl FnOnce(&m
     let row = tables.segments.row_mut(endpoint.segment.index());
     change(Arc::make_mut(&mut row.members));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::ipam::Ipam;
+    use crate::model::{Desired, Inventory};
+
+    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// The tables as text, one line per row that is in use.
+    fn print(tables: &Tables) -> String {
+        let mut text = String::new();
+        for (number, row) in tables.segments.iter().enumerate().filter(|(_, row)| row.ageing > 0) {
+            let gateway = row.gateway.as_deref();
+            writeln!(text, "segment {number}: ageing {}, members {:?}", row.ageing, row.members)
+                .unwrap();
+            writeln!(text, "  gateway {gateway:?}").unwrap();
+        }
+        for (number, row) in tables.ports.iter().enumerate() {
+            if row.role != Role::Vacant {
+                writeln!(text, "port {number}: {row:?}").unwrap();
+            }
+        }
+        let mut stations: Vec<_> = tables.stations.iter().collect();
+        stations.sort_by_key(|(key, _)| key.word());
+        for (key, port) in stations {
+            writeln!(text, "station {} in {}: {port:?}", key.mac(), key.segment()).unwrap();
+        }
+        text
+    }
+
+    /// Three networks with three settings each, nine endpoints with a network each, if any.
+    type Wish = ([Option<(bool, bool, u16)>; 3], [Option<usize>; 9]);
+
+    fn wish() -> impl Strategy<Value = Wish> {
+        let network = prop::option::weighted(0.8, (any::<bool>(), any::<bool>(), 1400u16..1403));
+        let endpoint = prop::option::weighted(0.7, 0usize..3);
+        (prop::array::uniform3(network), prop::array::uniform9(endpoint))
+    }
+
+    fn desired((networks, endpoints): &Wish) -> Desired {
+        let mut text = String::new();
+        for (i, network) in networks.iter().enumerate() {
+            let Some((isolated, anti_spoof, mtu)) = network else { continue };
+            writeln!(
+                text,
+                "[[network]]\nname = \"n{i}\"\ndriver = \"bridge\"\nsubnets = [\"10.0.{i}.0/24\"]\n\
+                 isolated = {isolated}\nanti_spoof = {anti_spoof}\nmtu = {mtu}"
+            )
+            .unwrap();
+        }
+        for (i, network) in endpoints.iter().enumerate() {
+            let Some(network) = network.filter(|&n| networks[n].is_some()) else { continue };
+            writeln!(
+                text,
+                "[[port]]\nnetwork = \"n{network}\"\nname = \"p{i}\"\nkind = \"memory\"\n\
+                 limits = {{ storm = \"{}pps\" }}",
+                100 + i
+            )
+            .unwrap();
+        }
+        Desired::new(&Config::parse(&text, "test").unwrap(), &[]).0
+    }
+
+    proptest! {
+        /// In proportion to the change, or from nothing: the rows are the same.
+        #[test]
+        fn apply_agrees_with_compile_all(wishes in prop::collection::vec(wish(), 1..7)) {
+            let mut inventory = Inventory::new(Ipam::new(Duration::from_secs(60)));
+            let mut tables = compile_all(inventory.model(), SEED);
+            for (second, wish) in (0u64..).zip(&wishes) {
+                let now = Duration::from_secs(second * 100);
+                let plan = inventory.plan(&desired(wish), now).unwrap();
+                tables = apply(&tables, &plan.changes, plan.next.model());
+                inventory = plan.next;
+                inventory.release(&plan.retired).unwrap();
+                prop_assert_eq!(print(&tables), print(&compile_all(inventory.model(), SEED)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_of_two_endpoints_in_rows() {
+        let text = "[[network]]\nname = \"web\"\ndriver = \"bridge\"\n\
+                    subnets = [\"10.0.9.0/24\", \"fd00:9::/64\"]\n\
+                    [[port]]\nnetwork = \"web\"\nname = \"a\"\nkind = \"memory\"\n\
+                    [[port]]\nnetwork = \"web\"\nname = \"b\"\nkind = \"memory\"\n";
+        let wish = Desired::new(&Config::parse(text, "test").unwrap(), &[]).0;
+        let inventory = Inventory::new(Ipam::new(Duration::from_secs(60)));
+        let plan = inventory.plan(&wish, Duration::ZERO).unwrap();
+        assert_eq!(print(&compile_all(plan.next.model(), SEED)), GOLDEN);
+    }
+
+    const GOLDEN: &str = "\
+segment 1: ageing 300, members [PortId(0), PortId(1)]
+  gateway Some(Identity { mac: 02:42:0a:00:09:01, v4: [10.0.9.1], \
+        v6: [fd00:9::1, fe80::42:aff:fe00:901] })
+port 0: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
+        identity: Some(Identity { mac: 02:42:0a:00:09:02, v4: [10.0.9.2], \
+        v6: [fd00:9::2, fe80::42:aff:fe00:902] }), learns: false, isolated: false, \
+        mac_limit: 1024, storm: None }
+port 1: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
+        identity: Some(Identity { mac: 02:42:0a:00:09:03, v4: [10.0.9.3], \
+        v6: [fd00:9::3, fe80::42:aff:fe00:903] }), learns: false, isolated: false, \
+        mac_limit: 1024, storm: None }
+station 02:42:0a:00:09:02 in 1: PortId(0)
+station 02:42:0a:00:09:03 in 1: PortId(1)
+";
+}

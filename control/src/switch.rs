@@ -12,7 +12,8 @@ use crate::compile;
 use crate::config::{Config, Workers};
 use crate::ipam::Ipam;
 use crate::model::{Change, Desired, Inventory, Model, Plan, PlanError};
-use crate::plane::{Device, Plane, PlaneError, Ports, Settings};
+use crate::plane::ports::{Device, Ports};
+use crate::plane::{Plane, PlaneError, Settings};
 
 /// The switch as control runs it.
 pub struct Switch {
@@ -79,32 +80,54 @@ impl Switch {
         self.inventory.plan(desired, since_epoch()).map_err(SwitchError::Plan)
     }
 
-    /// Carries a plan out, once its records are stored. New devices are served before tables name
-    /// them; old ones go when no worker knows them any more. Untouched ports lose nothing.
+    /// Carries a plan out, once its records are stored. What goes is out of the tables before its
+    /// device is removed, and removed before what comes is made, which may be of the same name;
+    /// what comes is served before the tables name it. Untouched ports lose nothing.
     ///
     /// # Errors
     ///
     /// [`SwitchError`] when a worker is gone or stuck.
     pub fn carry_out(&mut self, plan: Plan) -> Result<(), SwitchError> {
         let Plan { next, changes, retired, .. } = plan;
-        let model = next.model().clone();
-        for change in &changes {
-            self.prepare(change, &model)?;
-        }
-        let tables = compile::apply(&self.plane.tables(), &changes, &model);
-        self.plane.publish(tables)?;
-        for change in &changes {
-            match change {
-                Change::EndpointAdded(endpoint) => self.ports.raise(endpoint.id),
-                Change::EndpointRemoved(endpoint) => self.ports.detach(&self.plane, endpoint.id)?,
-                _ => {}
-            }
-        }
+        let (going, coming): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
+            matches!(change, Change::EndpointRemoved(_) | Change::NetworkRemoved(_))
+        });
+        self.remove(&going, next.model())?;
+        self.add(&coming, next.model())?;
         self.inventory = next;
-        // What was learned behind removed ports goes before their numbers are given again.
-        self.plane.sweep()?;
         if let Err(error) = self.inventory.release(&retired) {
             tracing::error!(%error, "a number was given back twice");
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, changes: &[Change], model: &Model) -> Result<(), SwitchError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
+        for change in changes {
+            if let Change::EndpointRemoved(endpoint) = change {
+                self.ports.detach(&self.plane, endpoint.id)?;
+            }
+        }
+        // What was learned behind removed ports goes before their numbers are given again.
+        self.plane.sweep()?;
+        Ok(())
+    }
+
+    fn add(&mut self, changes: &[Change], model: &Model) -> Result<(), SwitchError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        for change in changes {
+            self.prepare(change, model)?;
+        }
+        self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
+        for change in changes {
+            if let Change::EndpointAdded(endpoint) = change {
+                self.ports.raise(endpoint.id);
+            }
         }
         Ok(())
     }

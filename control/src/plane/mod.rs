@@ -1,8 +1,8 @@
 //! The data plane as control holds it: packet memory, workers, published tables, and the devices
 //! of all endpoints.
 
-mod device;
-mod ports;
+pub mod device;
+pub mod ports;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,6 @@ use pipelines::switch::Switch;
 use pipelines::tables::Tables;
 use rtrb::RingBuffer;
 use thiserror::Error;
-
-pub use device::{DeviceError, remove_strays};
-pub use ports::{Device, Ports};
 
 /// How large the data plane is.
 #[derive(Debug, Clone)]
