@@ -237,22 +237,19 @@ impl<P: Pipeline> Worker<P> {
         }
         let mut events = Events::with_capacity(BATCH);
         let mut quiet_since = None;
-        let mut turns = 0u32;
         while self.running {
             let now = self.now();
             if self.turn(now) {
                 quiet_since = None;
-            }
-            turns = turns.wrapping_add(1);
-            if self.hot.is_empty() {
+            } else {
                 let since = *quiet_since.get_or_insert(now);
                 if now.since(since) >= Nanos::from(self.policy.linger) {
                     self.sleep(&mut events);
+                    quiet_since = None;
                     continue;
                 }
-            } else if !turns.is_multiple_of(TURNS_PER_POLL) {
-                continue;
             }
+            // In every turn, or the answers on other ports would wait for a busy one.
             let looked = self.poll.poll(&mut events, Some(Duration::ZERO));
             self.warm(&events, looked.is_ok());
         }
@@ -379,6 +376,3 @@ fn warm(hot: &mut Vec<PortId>, port: PortId) {
 
 /// The token of the doorbell, beyond all ports.
 const BELL: Token = Token(usize::MAX);
-
-/// While ports are hot, the others are looked at once in so many turns.
-const TURNS_PER_POLL: u32 = 8;
