@@ -1,13 +1,12 @@
-//! Cutting and coalescing, as properties: segments are what another stack reads, coalescing gives
-//! back what was cut, and bytes from outside never cause a panic.
+//! Cutting and coalescing, as properties: segments are what another stack reads, and coalescing
+//! gives back what was cut.
 
 mod packets;
 
 use dataplane::offload::{Checksum, Gso, Offload};
 use dataplane::wire::gro::Run;
 use dataplane::wire::gso::{Cut, CutError, Finish, WriteError};
-use dataplane::wire::layers::{Layers, Version};
-use dataplane::wire::vnet;
+use dataplane::wire::layers::Version;
 use dataplane::wire::{checksum, ipv4, tcp};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use packets::{Shape, any_shape, naive_sum};
@@ -199,69 +198,6 @@ proptest! {
             prop_assert_eq!(packets[0].1, offload);
         }
     }
-
-    #[test]
-    fn bytes_from_outside_never_cause_a_panic(
-        shape in any_shape(),
-        changes in prop::collection::vec((0usize..120, any::<u8>()), 0..4),
-        keep in prop_oneof![3 => Just(usize::MAX), 1 => 0usize..200],
-        header in any::<[u8; vnet::HEADER_LEN]>(),
-        own_state in any::<bool>(),
-    ) {
-        let (mut frame, mut offload) = Shape { payload: shape.payload.min(4000), ..shape }.build();
-        for (at, value) in changes {
-            if let Some(byte) = frame.get_mut(at) {
-                *byte = value;
-            }
-        }
-        frame.truncate(keep);
-        if !own_state {
-            let header: vnet::Header = zerocopy::transmute!(header);
-            offload = header.to_offload(frame.len()).unwrap_or(Offload { gso: Gso::Udp, ..offload });
-        }
-        survive(frame, offload);
-    }
-
-    #[test]
-    fn garbage_never_causes_a_panic(
-        frame in prop::collection::vec(any::<u8>(), 0..257), ethertype in 0usize..4,
-    ) {
-        let mut frame = frame;
-        if frame.len() > 14 {
-            let starts = [[0x08, 0, 0x45], [0x86, 0xdd, 0x60], [0x81, 0, 0], [0x88, 0xa8, 0]];
-            frame[12..15].copy_from_slice(&starts[ethertype]);
-        }
-        for gso in [Gso::None, Gso::Tcp4, Gso::Tcp6, Gso::Udp] {
-            for checksum in [Checksum::Unverified, Checksum::Verified] {
-                survive(frame.clone(), Offload { checksum, gso, gso_size: 67, ..Offload::PLAIN });
-            }
-        }
-    }
-}
-
-/// Does everything that can be done with a frame, twice over.
-fn survive(mut frame: Vec<u8>, mut offload: Offload) {
-    if let Some(layers) = Layers::of(&frame) {
-        assert!(layers.l3 < layers.l4 && layers.l4 <= layers.end && layers.end <= frame.len());
-        checksum::verify(&frame, &layers);
-    }
-    if let Ok(plan) = Cut::plan(&frame, offload) {
-        let mut slot = vec![0; plan.segment_len()];
-        for index in 0..plan.count() {
-            plan.write(index, &frame, &mut slot, Finish::Complete).unwrap();
-            plan.write(index, &frame, &mut slot, Finish::Partial).unwrap();
-        }
-    }
-    if let Some(mut run) = Run::start(&frame, offload) {
-        while run.is_open() && run.accept(&frame, offload).is_some() {}
-        let length = run.frame_len();
-        assert!(length <= 65_535);
-        run.finish(&mut frame);
-    }
-    vnet::Header::from_offload(offload, &frame);
-    if checksum::complete(&mut frame, &mut offload).is_ok() {
-        assert_ne!(offload.checksum, Checksum::Partial);
-    }
 }
 
 #[test]
@@ -347,6 +283,72 @@ fn only_equal_headers_coalesce() {
     }
 }
 
+/// Whether the first of several segments still starts a run after this change to it.
+fn still_starts(udp: bool, change: impl FnOnce(&mut Vec<u8>, &mut Offload)) -> bool {
+    let (mut frame, mut state) = bulk_segments(udp, false).swap_remove(0);
+    change(&mut frame, &mut state);
+    ipv4::fill_checksum(&mut frame[14..34]);
+    Run::start(&frame, state).is_some()
+}
+
+#[test]
+fn some_segments_always_go_alone() {
+    assert!(still_starts(false, |_, _| ()) && still_starts(true, |_, _| ()));
+    for flag in [tcp::SYN, tcp::RST, tcp::URG, tcp::CWR, tcp::PSH, tcp::FIN, tcp::ACK] {
+        assert!(!still_starts(false, |frame, _| frame[34 + 13] ^= flag), "flag {flag:#04x}");
+    }
+    assert!(!still_starts(true, |frame, _| frame[20] |= 0x20), "a fragment");
+    assert!(!still_starts(true, |frame, _| frame[40..42].fill(0)), "no UDP checksum");
+    let elsewhere = |_: &mut Vec<u8>, state: &mut Offload| {
+        (state.checksum, state.csum_start, state.csum_offset) = (Checksum::Partial, 34, 6);
+    };
+    assert!(still_starts(true, elsewhere));
+    assert!(!still_starts(false, elsewhere), "a partial checksum of another layer");
+    let unverified = |checksum| {
+        move |_: &mut Vec<u8>, state: &mut Offload| {
+            (state.checksum, state.gso, state.gso_size) = (checksum, Gso::Tcp4, 724);
+        }
+    };
+    assert!(still_starts(false, unverified(Checksum::Verified)));
+    assert!(!still_starts(false, unverified(Checksum::Unverified)), "an unverified super-packet");
+}
+
+#[test]
+fn only_super_packets_of_the_same_size_follow() {
+    let follows = |gso_size, rising: bool| {
+        let mut segments = bulk_segments(false, false);
+        let (mut next, mut state) = segments.swap_remove(1);
+        if !rising {
+            next[18..20].copy_from_slice(&segments[0].0[18..20]);
+            ipv4::fill_checksum(&mut next[14..34]);
+        }
+        (state.gso, state.gso_size) = (Gso::Tcp4, gso_size);
+        let mut run = Run::start(&segments[0].0, segments[0].1).unwrap();
+        run.accept(&next, state).is_some()
+    };
+    assert!(follows(1448, true) && follows(1448, false));
+    assert!(!follows(724, true), "smaller segments");
+}
+
+#[test]
+fn identifications_of_a_super_packet_rise() {
+    let (head, state) = Shape { payload: 67, flags: tcp::ACK, ..bulk(false, false, 0) }.build();
+    let state = Offload { gso: Gso::None, gso_size: 0, ..state };
+    let sequence_number = bulk(false, false, 0).sequence_number.wrapping_add(67);
+    let next = |identification| {
+        let shape = Shape {
+            payload: 670,
+            gso_size: 67,
+            identification,
+            sequence_number,
+            ..bulk(false, false, 0)
+        };
+        let (next, of_next) = shape.build();
+        Run::start(&head, state).unwrap().accept(&next, of_next).is_some()
+    };
+    assert!(next(0xffff) && !next(0xfffe), "the head's is 0xfffe");
+}
+
 #[test]
 fn a_wrong_checksum_goes_alone() {
     for (udp, v6) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -416,7 +418,7 @@ fn a_run_never_outgrows_sixteen_bits() {
     let mut identification = 0xfffe_u16;
     let mut next = segments[1].0.clone();
     let mut accepted = 1;
-    loop {
+    for _ in 0..67 {
         sequence = sequence.wrapping_add(1448);
         identification = identification.wrapping_add(1);
         next[38..42].copy_from_slice(&sequence.to_be_bytes());
@@ -429,6 +431,14 @@ fn a_run_never_outgrows_sixteen_bits() {
     }
     assert_eq!(accepted, (65_535 - 66) / 1448);
     assert_eq!(run.frame_len(), 66 + accepted * 1448);
+}
+
+#[test]
+fn nothing_follows_a_super_packet_with_a_short_tail() {
+    let (frame, offload) = bulk(true, true, 2).build();
+    assert!(Run::start(&frame, offload).is_none());
+    let (frame, offload) = Shape { payload: 1448 * 2, ..bulk(true, true, 0) }.build();
+    assert!(Run::start(&frame, offload).is_some());
 }
 
 #[test]

@@ -375,6 +375,36 @@ mod tests {
         bytes
     }
 
+    #[test]
+    fn a_udp_checksum_completes_to_all_ones_instead_of_zero() {
+        // A header whose sum is 0xffff with this seed in its checksum field.
+        let mut datagram = [0, 1, 0, 2, 0, 8, 0xff, 0xf4];
+        let partial =
+            |csum_offset| Offload { checksum: Checksum::Partial, csum_offset, ..Offload::PLAIN };
+        complete(&mut datagram, &mut partial(6)).unwrap();
+        assert_eq!(datagram[6..], [0xff, 0xff]);
+        let mut message = [0xff, 0xf4, 0, 1, 0, 2, 0, 8];
+        complete(&mut message, &mut partial(0)).unwrap();
+        assert_eq!(message[..2], [0, 0], "another protocol keeps its zero");
+    }
+
+    #[test]
+    fn only_ipv4_may_lack_a_udp_checksum() {
+        for v6 in [false, true] {
+            let mut frame = frame(v6, protocol::UDP, b"odd");
+            let layers = Layers::of(&frame).unwrap();
+            frame[layers.l4 + 6..layers.l4 + 8].fill(0);
+            assert_eq!(verify(&frame, &layers), !v6);
+        }
+    }
+
+    #[test]
+    fn a_fragment_is_not_verified() {
+        let frame = frame(false, protocol::TCP, b"odd");
+        let layers = Layers::of(&frame).unwrap();
+        assert!(verify(&frame, &layers) && !verify(&frame, &Layers { fragment: true, ..layers }));
+    }
+
     fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         let kinds = prop_oneof![
             Just((false, protocol::TCP)),

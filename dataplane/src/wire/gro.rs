@@ -166,7 +166,8 @@ impl Run {
         }
     }
 
-    /// Whether kind, size and sequence of `next` are those of the next segment.
+    /// Whether kind, size and sequence of `next` are those of the next segment. Its IP version is
+    /// the same if its ethertype is, which is part of the flow.
     #[inline(always)]
     fn follows(&self, next: &Segment) -> bool {
         let is_super = next.bytes() > next.unit;
@@ -175,7 +176,6 @@ impl Run {
             _ => self.head.sequence_number.wrapping_add(long(self.bytes)),
         };
         next.gso == self.head.gso
-            && next.layers.version == self.head.layers.version
             && next.sequence_number == expected
             && (next.unit == self.head.unit || (next.unit < self.head.unit && !is_super))
     }
