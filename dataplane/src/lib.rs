@@ -3,6 +3,7 @@
 //! [`Pipeline`](pipeline::Pipeline).
 #![deny(unsafe_code)]
 
+pub mod alloc;
 pub mod counters;
 pub mod cpu;
 pub mod device;
