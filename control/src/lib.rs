@@ -1,6 +1,7 @@
 //! Configuration, model, tables, API and command line of the switch.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod ipam;
