@@ -8,5 +8,6 @@ pub mod ipam;
 pub mod model;
 pub mod plane;
 pub mod run;
+pub mod show;
 pub mod store;
 pub mod switch;

@@ -23,7 +23,7 @@ use rtrb::RingBuffer;
 use thiserror::Error;
 
 pub use device::{DeviceError, remove_strays};
-pub use ports::{Device, Ports};
+pub use ports::{Device, Port, Ports, sum};
 
 /// How large the data plane is.
 #[derive(Debug, Clone)]
