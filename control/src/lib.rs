@@ -1,11 +1,13 @@
 //! Configuration, model, tables, API and command line of the switch.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod ipam;
 pub mod model;
 pub mod plane;
 pub mod run;
+pub mod show;
 pub mod store;
 pub mod switch;

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::config::{Config, Report};
 use crate::ipam::Ipam;
 use crate::model::Desired;
-use crate::plane::device::remove_strays;
+use crate::plane::remove_strays;
 use crate::switch::{Switch, SwitchError};
 
 /// Why the switch has ended, or never began.

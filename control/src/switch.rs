@@ -1,7 +1,6 @@
 //! The running switch: the inventory of what is desired, the data plane that carries it out, and
 //! the one way in which the one follows the other.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,8 +11,7 @@ use crate::compile;
 use crate::config::{Config, Workers};
 use crate::ipam::Ipam;
 use crate::model::{Change, Desired, Inventory, Model, Plan, PlanError};
-use crate::plane::ports::{Device, Ports};
-use crate::plane::{Plane, PlaneError, Settings};
+use crate::plane::{Device, Plane, PlaneError, Ports, Settings};
 
 /// The switch as control runs it.
 pub struct Switch {
@@ -25,6 +23,8 @@ pub struct Switch {
     pub ports: Ports,
     /// Begins the alias of every device that this heddle makes.
     instance: String,
+    /// The core of each worker.
+    cores: Vec<Option<usize>>,
 }
 
 /// Why the switch can't do what is asked.
@@ -55,15 +55,22 @@ impl Switch {
         ipam: Ipam,
         tell: &Arc<dyn Fn(Event) + Send + Sync>,
     ) -> Result<Self, SwitchError> {
+        let cores = cores(&config.host.workers);
         let settings = Settings {
-            cores: cores(&config.host.workers),
+            cores: cores.clone(),
             memory: usize::try_from(config.host.memory.0).unwrap_or(usize::MAX),
             linger: Duration::from_micros(20),
         };
         let tables = compile::compile_all(&Model::default(), random()?);
         let plane = Plane::start(&settings, tables, [random()?, random()?], tell)?;
         let instance = format!("heddle:{}:", config.host.state.display());
-        Ok(Self { inventory: Inventory::new(ipam), plane, ports: Ports::default(), instance })
+        let (inventory, ports) = (Inventory::new(ipam), Ports::default());
+        Ok(Self { inventory, plane, ports, instance, cores })
+    }
+
+    /// The core that each worker is pinned to; `None` leaves the choice to the scheduler.
+    pub fn cores(&self) -> &[Option<usize>] {
+        &self.cores
     }
 
     /// Begins the alias of every device that this heddle makes.
@@ -223,9 +230,4 @@ fn random() -> Result<u64, SwitchError> {
 
 fn list(errors: &[PlanError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// Where things are, when nothing else is said.
-pub fn default_config() -> PathBuf {
-    PathBuf::from("/etc/heddle/heddle.toml")
 }

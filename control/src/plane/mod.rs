@@ -1,8 +1,8 @@
 //! The data plane as control holds it: packet memory, workers, published tables, and the devices
 //! of all endpoints.
 
-pub mod device;
-pub mod ports;
+mod device;
+mod ports;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,9 @@ use pipelines::switch::Switch;
 use pipelines::tables::Tables;
 use rtrb::RingBuffer;
 use thiserror::Error;
+
+pub use device::{DeviceError, remove_strays};
+pub use ports::{Device, Port, Ports, sum};
 
 /// How large the data plane is.
 #[derive(Debug, Clone)]

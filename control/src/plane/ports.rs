@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dataplane::counters::PortCounters;
 use dataplane::device::netns::{self, Identity, Netns};
 use dataplane::engine::Place;
 use dataplane::ids::PortId;
@@ -306,4 +307,9 @@ fn first_of_each_family(gateways: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
         }
     }
     first
+}
+
+/// Sums one counter over all workers.
+pub fn sum(counters: &[Arc<PortCounters>], of: impl Fn(&PortCounters) -> u64) -> u64 {
+    counters.iter().map(|counters| of(counters)).sum()
 }
