@@ -13,7 +13,7 @@ use thiserror::Error;
 
 /// What a device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// The name in its namespace.
     pub name: String,
     /// By which heddle knows it again: stored as the device's alias.
@@ -65,7 +65,11 @@ const QUEUE_LENGTH: u32 = 4096;
 /// # Errors
 ///
 /// [`DeviceError`] says what the kernel refused; a new device is gone again then.
-pub fn open(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
+pub(super) fn open(
+    netns: &Netns,
+    wanted: &Wanted,
+    queues: usize,
+) -> Result<Vec<OwnedFd>, DeviceError> {
     match netns.run(|| adopt(netns, wanted, queues))?? {
         Some(queues) => Ok(queues),
         None => create(netns, wanted, queues),
@@ -77,7 +81,7 @@ pub fn open(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd
 /// # Errors
 ///
 /// [`DeviceError`] when it is gone, or the kernel refuses.
-pub fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
+pub(super) fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
     netns.run(|| {
         let mut netlink = Netlink::open()?;
         let link = netlink.link(&wanted.name)?;
@@ -91,7 +95,7 @@ pub fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
 /// # Errors
 ///
 /// [`DeviceError`] when the namespace or the kernel refuses.
-pub fn remove(netns: &Netns, name: &str, alias: &str) -> Result<(), DeviceError> {
+pub(super) fn remove(netns: &Netns, name: &str, alias: &str) -> Result<(), DeviceError> {
     netns.run(|| {
         let mut netlink = Netlink::open()?;
         match netlink.link(name)? {

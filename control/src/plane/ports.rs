@@ -61,7 +61,7 @@ pub enum Device {
 
 /// Why a port can't be served.
 #[derive(Debug, Error)]
-pub enum PortError {
+enum PortError {
     /// No device.
     #[error(transparent)]
     Device(#[from] DeviceError),
