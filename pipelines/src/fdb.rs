@@ -338,8 +338,10 @@ impl Table {
 impl Table {
     #[cold]
     fn change(&self, found: Option<Slot<'_>>, key: Key, heard: Value, limit: u32) -> Learned {
-        match found {
-            Some(slot) if slot.value().is_alive() => self.renew(slot, slot.value(), heard, limit),
+        // One load: between two, the value may die.
+        let known = found.map(|slot| (slot, slot.value()));
+        match known {
+            Some((slot, value)) if value.is_alive() => self.renew(slot, value, heard, limit),
             _ if self.port_len(heard.port()) >= limit => Learned::Refused,
             _ => self.insert(key, heard, limit),
         }
