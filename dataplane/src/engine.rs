@@ -23,6 +23,10 @@ use crate::wire::gso::{Cut, Finish};
 /// Packets of one batch at most, and of one transmit array before it is flushed.
 pub const BATCH: usize = 256;
 
+/// Packets that are classified before they are walked: with their rows they fit into a
+/// first-level cache of 32 KiB.
+const PART: usize = 64;
+
 /// What one worker asks of another.
 #[derive(Debug)]
 pub enum Errand {
@@ -82,12 +86,21 @@ pub struct Engine<P> {
     /// Ports whose transmit array is not empty.
     dirty: Vec<PortId>,
     neighbours: Neighbours,
+    /// Of the batch at hand, in its order; empty between batches.
+    verdicts: Vec<Verdict>,
 }
 
 impl<P: Pipeline> Engine<P> {
     /// An engine without ports.
     pub fn new(pipeline: P, pool: Pool, neighbours: Neighbours) -> Self {
-        Self { pipeline, pool, slots: Vec::new(), dirty: Vec::with_capacity(BATCH), neighbours }
+        Self {
+            pipeline,
+            pool,
+            slots: Vec::new(),
+            dirty: Vec::with_capacity(BATCH),
+            neighbours,
+            verdicts: Vec::with_capacity(BATCH),
+        }
     }
 
     /// Puts a port in its place. An earlier holder of the number must have been detached.
@@ -157,16 +170,11 @@ impl<P: Pipeline> Engine<P> {
     #[inline]
     pub fn process(&mut self, port: PortId, batch: &mut Vec<Packet>, now: Nanos) {
         self.pipeline.begin(now);
-        let mut bytes = 0;
-        for packet in batch.iter_mut() {
-            bytes += packet.len() as u64;
-            self.pipeline.classify(packet);
-        }
         if let Some(counters) = self.counters(port) {
             counters.rx_packets.add(batch.len() as u64);
-            counters.rx_bytes.add(bytes);
+            counters.rx_bytes.add(batch.iter().map(|packet| packet.len() as u64).sum());
         }
-        self.decide(batch);
+        self.run(batch);
     }
 
     /// Does what other workers have asked for. Answers whether there was anything.
@@ -178,14 +186,11 @@ impl<P: Pipeline> Engine<P> {
                 let Ok(errand) = self.neighbours.from[index].pop() else { break };
                 busy = true;
                 match errand {
-                    Errand::Walk(mut packet) => {
-                        self.pipeline.classify(&mut packet);
-                        batch.push(packet);
-                    }
+                    Errand::Walk(packet) => batch.push(packet),
                     Errand::Transmit(egress, packet) => self.send::<Untraced>(egress, packet),
                 }
             }
-            self.decide(batch);
+            self.run(batch);
         }
         busy
     }
@@ -208,20 +213,34 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    fn decide(&mut self, batch: &mut Vec<Packet>) {
+    fn run(&mut self, batch: &mut Vec<Packet>) {
         if self.pipeline.tracing() {
-            self.walk::<Traced>(batch);
+            self.decide::<Traced>(batch);
+            self.dispose::<Traced>(batch);
         } else {
-            self.walk::<Untraced>(batch);
+            self.decide::<Untraced>(batch);
+            self.dispose::<Untraced>(batch);
+        }
+    }
+
+    /// The two loops, in parts whose prefetched lines stay in the first-level cache. Packets are walked
+    /// where they are and moved once, when it is known where to.
+    #[inline(always)]
+    fn decide<T: Trace>(&mut self, batch: &mut [Packet]) {
+        let Self { pipeline, verdicts, .. } = self;
+        for part in batch.chunks_mut(PART) {
+            part.iter_mut().for_each(|packet| pipeline.classify(packet));
+            verdicts.extend(part.iter_mut().map(|packet| pipeline.walk::<T>(packet)));
         }
     }
 
     #[inline(always)]
-    fn walk<T: Trace>(&mut self, batch: &mut Vec<Packet>) {
-        for mut packet in batch.drain(..) {
-            let verdict = self.pipeline.walk::<T>(&mut packet);
+    fn dispose<T: Trace>(&mut self, batch: &mut Vec<Packet>) {
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        for (packet, verdict) in batch.drain(..).zip(verdicts.drain(..)) {
             self.dispatch::<T>(verdict, packet);
         }
+        self.verdicts = verdicts;
     }
 
     #[inline(always)]
@@ -237,34 +256,53 @@ impl<P: Pipeline> Engine<P> {
 
     /// Sends a packet by one port: as it is where the port takes it, else settled before.
     #[inline(always)]
-    fn send<T: Trace>(&mut self, egress: Egress, mut packet: Packet) {
-        let Some(Some(slot)) = self.slots.get_mut(egress.port.index()) else {
+    fn send<T: Trace>(&mut self, egress: Egress, packet: Packet) {
+        if let Some(Some(Slot { counters, place: Sender::Queue(queue) })) =
+            self.slots.get_mut(egress.port.index())
+            && queue.takes.takes(packet.offload)
+        {
+            if queue.transmit.len() == BATCH {
+                queue.flush(&mut self.pool, counters);
+            }
+            let packet = queue.push(packet, egress.port, &mut self.dirty);
+            let step = self.pipeline.emit::<T>(egress, packet);
+            queue.bytes += packet.len() as u64;
+            if let ControlFlow::Break(verdict) = step {
+                self.retract(egress.port, verdict);
+            }
+        } else {
+            self.send_elsewhere::<T>(egress, packet);
+        }
+    }
+
+    /// Takes the last packet of a transmit array out again: it can't leave.
+    #[cold]
+    #[inline(never)]
+    fn retract(&mut self, port: PortId, verdict: Verdict) {
+        if let Some(Some(Slot { place: Sender::Queue(queue), .. })) =
+            self.slots.get_mut(port.index())
+            && let Some(packet) = queue.transmit.pop()
+        {
+            queue.bytes -= packet.len() as u64;
+            self.discard(reason_of(verdict), packet);
+        }
+    }
+
+    /// Sends what has no queue of ours, or one that does not take it as it is.
+    #[cold]
+    #[inline(never)]
+    fn send_elsewhere<T: Trace>(&mut self, egress: Egress, packet: Packet) {
+        let Some(Some(slot)) = self.slots.get(egress.port.index()) else {
             return self.discard(drops::NO_QUEUE, packet);
         };
-        match &mut slot.place {
-            Sender::Queue(queue) if queue.takes.takes(packet.offload) => {
-                match self.pipeline.emit::<T>(egress, &mut packet) {
-                    ControlFlow::Continue(()) => {
-                        queue.push(packet, egress.port, &mut self.dirty);
-                        if queue.transmit.len() == BATCH {
-                            queue.flush(&mut self.pool, &slot.counters);
-                        }
-                    }
-                    ControlFlow::Break(verdict) => self.discard(reason_of(verdict), packet),
-                }
-            }
+        match slot.place {
             Sender::Queue(_) => self.settle::<T>(egress, packet),
-            Sender::At(worker) => {
-                let worker = *worker;
-                self.hand_off(worker, Errand::Transmit(egress, packet));
-            }
+            Sender::At(worker) => self.hand_off(worker, Errand::Transmit(egress, packet)),
             Sender::Host => self.punt(packet),
         }
     }
 
     /// Settles what the port can't: cuts a super-packet, or completes a checksum.
-    #[cold]
-    #[inline(never)]
     fn settle<T: Trace>(&mut self, egress: Egress, mut packet: Packet) {
         if packet.offload.is_super() {
             return self.cut::<T>(egress, packet);
@@ -390,14 +428,14 @@ impl<P: Pipeline> Engine<P> {
 }
 
 impl Queue {
+    /// Appends a packet; answers where it is now.
     #[inline(always)]
-    fn push(&mut self, packet: Packet, port: PortId, dirty: &mut Vec<PortId>) {
+    fn push(&mut self, packet: Packet, port: PortId, dirty: &mut Vec<PortId>) -> &mut Packet {
         if !self.dirty {
             self.dirty = true;
             dirty.push(port);
         }
-        self.bytes += packet.len() as u64;
-        self.transmit.push(packet);
+        self.transmit.push_mut(packet)
     }
 
     fn flush(&mut self, pool: &mut Pool, counters: &PortCounters) {

@@ -33,7 +33,8 @@ impl MacAddr {
     #[inline(always)]
     pub const fn to_u64(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        // Two loads; of eight octets a compiler makes six.
+        (u32::from_be_bytes([a, b, c, d]) as u64) << 16 | u16::from_be_bytes([e, f]) as u64
     }
 
     /// The inverse of [`MacAddr::to_u64`]; the upper 16 bits are ignored.
@@ -46,7 +47,7 @@ impl MacAddr {
     /// Whether the I/G bit is set: multicast and broadcast (IEEE 802-2014, 8.2.2).
     #[inline(always)]
     pub const fn is_group(self) -> bool {
-        self.0[0] & 1 == 1
+        self.to_u64() & GROUP_BIT != 0
     }
 
     /// Whether no bit is set; no station has this address.
@@ -55,6 +56,9 @@ impl MacAddr {
         self.to_u64() == 0
     }
 }
+
+/// The I/G bit in the word of an address.
+pub const GROUP_BIT: u64 = 1 << 40;
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

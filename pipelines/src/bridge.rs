@@ -2,33 +2,32 @@
 
 use std::ops::ControlFlow::{Break, Continue};
 
-use dataplane::ids::{MacAddr, PortId, SegmentId};
+use dataplane::ids::{PortId, SegmentId};
 use dataplane::memory::Packet;
 use dataplane::pipeline::{Egress, Step, Trace, Verdict};
-use dataplane::wire::ethernet;
-use zerocopy::FromBytes;
 
+use crate::classify::Addresses;
 use crate::drops;
 use crate::fdb::{Entry, Key, Learned};
 use crate::guard;
 use crate::state::{Learning, WorkerState};
-use crate::tables::Tables;
+use crate::tables::{Port, Tables};
 use crate::trace::Told;
 
 /// Notes behind which port the source is (IEEE 802.1Q-2018, 8.7), where that is not configured.
 #[inline(always)]
 pub fn learn<T: Trace>(
     state: &mut WorkerState,
-    tables: &Tables,
+    port: &Port,
     segment: SegmentId,
-    packet: &Packet,
+    addresses: Addresses,
+    in_port: PortId,
 ) {
-    let port = tables.port(packet.in_port);
     if !port.learns {
         return;
     }
-    let Some(key) = source(packet).and_then(|mac| Key::new(segment, mac)) else { return };
-    let at = Entry { port: packet.in_port, generation: port.generation };
+    let Some(key) = Key::of_word(segment, addresses.source) else { return };
+    let at = Entry { port: in_port, generation: port.generation };
     let learned = state.fdb.learn(key, at, state.tick, port.mac_limit);
     if learned != Learned::Known {
         count(&state.learning, learned);
@@ -43,22 +42,20 @@ pub fn forward<T: Trace>(
     state: &mut WorkerState,
     tables: &Tables,
     segment: SegmentId,
-    packet: &Packet,
+    addresses: Addresses,
+    (in_port, from): (PortId, &Port),
 ) -> Step<Egress> {
-    let Some(destination) = destination(packet) else { return Break(Verdict::Drop(drops::RUNT)) };
-    if destination.is_group() {
-        return flood(segment, destination);
-    }
-    match locate::<T>(state, tables, segment, destination) {
-        Some(port) if port == packet.in_port => Break(Verdict::Drop(drops::HAIRPIN)),
-        Some(port) if tables.port(port).isolated && tables.port(packet.in_port).isolated => {
-            Break(Verdict::Drop(drops::ISOLATED))
-        }
-        Some(port) => Continue(Egress { port, segment }),
+    let Some(key) = Key::of_word(segment, addresses.destination) else {
+        return flood(segment, addresses.destination);
+    };
+    match locate::<T>(state, tables, segment, key) {
+        Some((port, _)) if port == in_port => Break(Verdict::Drop(drops::HAIRPIN)),
+        Some((_, to)) if to.isolated && from.isolated => Break(Verdict::Drop(drops::ISOLATED)),
+        Some((port, _)) => Continue(Egress { port, segment }),
         None => {
-            state.tell::<T>(|| Told::Unknown(destination));
-            guard::calm(state, tables.port(packet.in_port))?;
-            flood(segment, destination)
+            state.tell::<T>(|| Told::Unknown(key.mac()));
+            guard::calm(state, from)?;
+            flood(segment, addresses.destination)
         }
     }
 }
@@ -70,35 +67,34 @@ pub fn reaches(tables: &Tables, port: PortId, packet: &Packet) -> bool {
     port != packet.in_port && !isolated
 }
 
-/// The port of a station: a configured endpoint's, else where it was heard.
+/// The port of a station, and its row: a configured endpoint's, else where it was heard.
 #[inline(always)]
-fn locate<T: Trace>(
+fn locate<'t, T: Trace>(
     state: &mut WorkerState,
-    tables: &Tables,
+    tables: &'t Tables,
     segment: SegmentId,
-    station: MacAddr,
-) -> Option<PortId> {
-    let key = Key::new(segment, station)?;
-    if let Some(port) = tables.stations.find(key) {
+    station: Key,
+) -> Option<(PortId, &'t Port)> {
+    if let Some(port) = tables.stations.find(station) {
         state.tell::<T>(|| Told::Station(port));
-        return Some(port);
+        return Some((port, tables.port(port)));
     }
     let ageing = tables.segment(segment)?.ageing;
-    let entry = state.fdb.lookup(key, state.tick, ageing)?;
+    let entry = state.fdb.lookup(station, state.tick, ageing)?;
     let port = tables.port(entry.port);
     // The number may have another owner since: what was heard of the old one is outdated.
     if port.generation != entry.generation || port.role.segment() != segment {
         return None;
     }
     state.tell::<T>(|| Told::Heard(entry.port));
-    Some(entry.port)
+    Some((entry.port, port))
 }
 
 /// Groups reach the whole segment, but for those that address bridges themselves.
 #[inline(always)]
-fn flood<T>(segment: SegmentId, destination: MacAddr) -> Step<T> {
+fn flood<T>(segment: SegmentId, destination: u64) -> Step<T> {
     // 01:80:c2:00:00:00 to 0f (IEEE 802.1Q-2018, table 8-1).
-    if destination.to_u64() & !0xf == 0x0180_c200_0000 {
+    if destination & !0xf == 0x0180_c200_0000 {
         return Break(Verdict::Drop(drops::RESERVED_GROUP));
     }
     Break(Verdict::Flood(segment))
@@ -114,16 +110,4 @@ fn count(learning: &Learning, learned: Learned) {
         Learned::Full => learning.full.add(1),
         Learned::Known | Learned::Refreshed | Learned::Busy => {}
     }
-}
-
-#[inline(always)]
-fn destination(packet: &Packet) -> Option<MacAddr> {
-    let (header, _) = ethernet::Header::ref_from_prefix(packet.data()).ok()?;
-    Some(header.destination)
-}
-
-#[inline(always)]
-fn source(packet: &Packet) -> Option<MacAddr> {
-    let (header, _) = ethernet::Header::ref_from_prefix(packet.data()).ok()?;
-    Some(header.source)
 }

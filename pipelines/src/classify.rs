@@ -1,15 +1,52 @@
 //! Loop one: finds the layers of a frame, and prefetches the rows that its walk will read.
 
+use std::ops::ControlFlow::{Break, Continue};
+
+use dataplane::ids::GROUP_BIT;
 use dataplane::memory::{Kind, Layers, Packet};
+use dataplane::pipeline::{Step, Verdict};
 use dataplane::wire::{arp, ethernet, ipv4, ipv6, protocol};
 use zerocopy::FromBytes;
 
+use crate::drops;
 use crate::fdb::Key;
 use crate::state::WorkerState;
 use crate::tables::Tables;
 
 /// VLAN tags that are stepped over: a service and a customer tag.
 const MAX_TAGS: usize = 2;
+
+/// Where a frame comes from and where it goes, as words: see [`MacAddr::to_u64`](dataplane::ids::MacAddr::to_u64).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// The destination MAC.
+    pub destination: u64,
+    /// The source MAC.
+    pub source: u64,
+}
+
+/// The addresses of a packet, or the end of its walk if it is shorter than an Ethernet header.
+#[inline(always)]
+pub fn addresses(packet: &Packet) -> Step<Addresses> {
+    match split::<ethernet::Header>(packet.data()) {
+        Some((header, _)) => Continue(Addresses::of(header)),
+        None => Break(Verdict::Drop(drops::RUNT)),
+    }
+}
+
+impl Addresses {
+    #[inline(always)]
+    fn of(header: &ethernet::Header) -> Self {
+        let (destination, source) = (header.destination.to_u64(), header.source.to_u64());
+        Self { destination, source }
+    }
+
+    /// Whether the destination is a group.
+    #[inline(always)]
+    pub const fn is_to_group(self) -> bool {
+        self.destination & GROUP_BIT != 0
+    }
+}
 
 /// Classifies one packet of the batch.
 #[inline(always)]
@@ -18,12 +55,15 @@ pub fn classify(state: &WorkerState, tables: &Tables, packet: &mut Packet) {
         packet.layers = Layers { kind: Kind::Malformed, ..Layers::default() };
         return;
     };
-    let segment = tables.port(packet.in_port).role.segment();
-    if let Some(key) = Key::new(segment, header.destination) {
+    let port = tables.port(packet.in_port);
+    let (segment, addresses) = (port.role.segment(), Addresses::of(header));
+    if let Some(key) = Key::of_word(segment, addresses.destination) {
         tables.stations.prefetch(key);
         state.fdb.prefetch(key);
     }
-    if let Some(key) = Key::new(segment, header.source) {
+    if port.learns
+        && let Some(key) = Key::of_word(segment, addresses.source)
+    {
         state.fdb.prefetch(key);
     }
     packet.layers = layers(packet.data(), header.ethertype.get());

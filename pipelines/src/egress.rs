@@ -10,14 +10,14 @@ use dataplane::wire::{ethernet, tcp, udp};
 use crate::drops;
 use crate::guard::layer4;
 use crate::state::WorkerState;
-use crate::tables::Tables;
+use crate::tables::Port;
 use crate::trace::Told;
 
 /// The port must still be in the segment in which it was chosen: a number that is used again can't
 /// carry a frame into another network.
 #[inline(always)]
-pub fn confine<T: Trace>(state: &mut WorkerState, tables: &Tables, way: Egress) -> Step {
-    if tables.port(way.port).role.segment() != way.segment {
+pub fn confine<T: Trace>(state: &mut WorkerState, port: &Port, way: Egress) -> Step {
+    if port.role.segment() != way.segment {
         return Break(Verdict::Drop(drops::STALE_EGRESS));
     }
     state.tell::<T>(|| Told::Emitted(way));
@@ -26,8 +26,8 @@ pub fn confine<T: Trace>(state: &mut WorkerState, tables: &Tables, way: Egress) 
 
 /// The packet, or each segment of a super-packet, must fit the port's MTU.
 #[inline(always)]
-pub fn fit(tables: &Tables, way: Egress, packet: &Packet) -> Step {
-    let mtu = usize::from(tables.port(way.port).mtu.bytes());
+pub fn fit(port: &Port, packet: &Packet) -> Step {
+    let mtu = usize::from(port.mtu.bytes());
     if packet.len() <= mtu + ethernet::HEADER_LEN || fits(packet, mtu) {
         return Continue(());
     }

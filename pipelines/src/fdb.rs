@@ -49,7 +49,7 @@
 use std::num::NonZeroU16;
 
 use dataplane::cpu::prefetch_read;
-use dataplane::ids::{MacAddr, PortId, SegmentId};
+use dataplane::ids::{GROUP_BIT, MacAddr, PortId, SegmentId};
 use dataplane::shared::{Layout, Line, SharedLines};
 use dataplane::sync::{AtomicU32, Ordering};
 use dataplane::time::Tick;
@@ -86,10 +86,17 @@ impl Key {
     /// which are never learned.
     #[inline(always)]
     pub const fn new(segment: SegmentId, mac: MacAddr) -> Option<Self> {
-        if mac.is_group() || segment.0 == SegmentId::NONE.0 {
+        Self::of_word(segment, mac.to_u64())
+    }
+
+    /// The key of the address in the low 48 bits of `mac` (see [`MacAddr::to_u64`]), whose other
+    /// bits are zero; `None` as with [`Key::new`].
+    #[inline(always)]
+    pub const fn of_word(segment: SegmentId, mac: u64) -> Option<Self> {
+        if mac & GROUP_BIT != 0 || segment.0 == SegmentId::NONE.0 {
             return None;
         }
-        Some(Self((segment.0 as u64) << 48 | mac.to_u64()))
+        Some(Self((segment.0 as u64) << 48 | mac))
     }
 
     /// The key as one word, never zero: the segment above the 48 bits of the address.

@@ -13,6 +13,7 @@ use dataplane::wire::{arp, ethernet, icmp, icmpv6, ipv4, ipv6, protocol};
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::classify::Addresses;
 use crate::drops;
 use crate::guard::{layer3, layer4};
 use crate::state::WorkerState;
@@ -26,16 +27,14 @@ pub fn answer<T: Trace>(
     state: &mut WorkerState,
     tables: &Tables,
     segment: SegmentId,
+    addresses: Addresses,
     packet: &mut Packet,
 ) -> Step {
     let Some(gateway) = tables.segment(segment).and_then(|row| row.gateway.as_deref()) else {
         return Continue(());
     };
-    let Ok((header, _)) = ethernet::Header::ref_from_prefix(packet.data()) else {
-        return Break(Verdict::Drop(drops::RUNT));
-    };
-    let mine = header.destination == gateway.mac;
-    if !mine && !header.destination.is_group() {
+    let mine = addresses.destination == gateway.mac.to_u64();
+    if !mine && !addresses.is_to_group() {
         return Continue(());
     }
     if reply(gateway, packet).is_some() {

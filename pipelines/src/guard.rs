@@ -4,36 +4,38 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::ControlFlow::{Break, Continue};
 
 use dataplane::drops::Reason;
-use dataplane::ids::MacAddr;
+use dataplane::ids::GROUP_BIT;
 use dataplane::memory::{Kind, Packet};
 use dataplane::pipeline::{Step, Trace, Verdict};
-use dataplane::wire::{arp, ethernet, icmpv6, ipv4, ipv6, protocol, udp};
+use dataplane::wire::{arp, icmpv6, ipv4, ipv6, protocol, udp};
 use zerocopy::FromBytes;
 
+use crate::classify::Addresses;
 use crate::drops;
 use crate::state::WorkerState;
-use crate::tables::{Identity, Port, Tables};
+use crate::tables::{Identity, Port};
 use crate::trace::Told;
 
 /// Ends the walk of a packet that its endpoint may not send: damaged headers, addresses that are
 /// not its own (in Ethernet, IP, ARP and neighbour discovery), a role that is not its own, or
 /// more broadcast and multicast than its storm limit.
 #[inline(always)]
-pub fn admit<T: Trace>(state: &mut WorkerState, tables: &Tables, packet: &Packet) -> Step {
-    let Some((header, _)) = view::<ethernet::Header>(packet.data()) else {
-        return drop(drops::RUNT);
-    };
+pub fn admit<T: Trace>(
+    state: &mut WorkerState,
+    port: &Port,
+    addresses: Addresses,
+    packet: &Packet,
+) -> Step {
     if packet.layers.kind == Kind::Malformed {
         return drop(drops::MALFORMED);
     }
-    if header.source.is_group() || header.source.is_zero() {
+    if addresses.source & GROUP_BIT != 0 || addresses.source == 0 {
         return drop(drops::GROUP_SOURCE);
     }
-    let port = tables.port(packet.in_port);
     if let Some(identity) = &port.identity {
-        check_identity(identity, header.source, packet)?;
+        check_identity(identity, addresses.source, packet)?;
     }
-    if header.destination.is_group() {
+    if addresses.is_to_group() {
         calm(state, port)?;
     }
     state.tell::<T>(|| Told::Admitted);
@@ -51,8 +53,8 @@ pub fn calm(state: &WorkerState, port: &Port) -> Step {
 
 /// Every address that the packet claims for its sender must be the endpoint's.
 #[inline(always)]
-fn check_identity(identity: &Identity, source: MacAddr, packet: &Packet) -> Step {
-    if source != identity.mac {
+fn check_identity(identity: &Identity, source: u64, packet: &Packet) -> Step {
+    if source != identity.mac.to_u64() {
         return drop(drops::SPOOFED_MAC);
     }
     match packet.layers.kind {

@@ -11,7 +11,7 @@ use crate::pages::Pages;
 #[derive(Debug, Clone)]
 pub struct Stations {
     buckets: Pages<Bucket>,
-    /// There are two to this power of them.
+    /// There are two to this power of them, at least two.
     bits: u32,
     seed: u64,
     len: usize,
@@ -46,7 +46,7 @@ impl Stations {
     /// An empty table. The seed is to be random: whoever may name MAC addresses must not be able
     /// to choose ones that share a bucket.
     pub fn new(seed: u64) -> Self {
-        Self { buckets: Pages::default(), bits: 0, seed: seed | 1, len: 0 }
+        Self { buckets: Pages::default(), bits: 1, seed: seed | 1, len: 0 }
     }
 
     /// How many stations there are.
@@ -134,7 +134,7 @@ impl Stations {
     fn bucket(&self, key: Key) -> usize {
         let mixed = (key.word() ^ key.word() >> 32).wrapping_mul(self.seed);
         #[expect(clippy::cast_possible_truncation, reason = "at most `bits` bits are left")]
-        let bucket = mixed.checked_shr(64 - self.bits).unwrap_or(0) as usize;
+        let bucket = (mixed >> (64 - self.bits)) as usize;
         bucket
     }
 }

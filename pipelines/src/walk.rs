@@ -11,7 +11,7 @@ use dataplane::pipeline::{Egress, Step, Trace, Verdict};
 
 use crate::state::WorkerState;
 use crate::tables::{Role, Tables};
-use crate::{bridge, drops, egress, gateway, guard};
+use crate::{bridge, classify, drops, egress, gateway, guard};
 
 /// Decides, once per packet.
 #[inline(always)]
@@ -21,10 +21,12 @@ pub fn walk<T: Trace>(
     packet: &mut Packet,
 ) -> Step<Verdict> {
     // 1. Where does the frame come from, and which network does it belong to?
-    let segment = match tables.port(packet.in_port).role {
+    let addresses = classify::addresses(packet)?;
+    let port = tables.port(packet.in_port);
+    let segment = match port.role {
         Role::Endpoint(segment) => {
-            guard::admit::<T>(state, tables, packet)?;
-            bridge::learn::<T>(state, tables, segment, packet);
+            guard::admit::<T>(state, port, addresses, packet)?;
+            bridge::learn::<T>(state, port, segment, addresses, packet.in_port);
             segment
         }
         Role::Host(segment) => segment,
@@ -32,8 +34,8 @@ pub fn walk<T: Trace>(
     };
 
     // 2. Inside the network: what is for heddle itself is answered, the rest finds its way out.
-    gateway::answer::<T>(state, tables, segment, packet)?;
-    let egress = bridge::forward::<T>(state, tables, segment, packet)?;
+    gateway::answer::<T>(state, tables, segment, addresses, packet)?;
+    let egress = bridge::forward::<T>(state, tables, segment, addresses, (packet.in_port, port))?;
     Continue(Verdict::Forward(egress))
 }
 
@@ -45,6 +47,7 @@ pub fn emit<T: Trace>(
     way: Egress,
     packet: &mut Packet,
 ) -> Step {
-    egress::confine::<T>(state, tables, way)?;
-    egress::fit(tables, way, packet)
+    let port = tables.port(way.port);
+    egress::confine::<T>(state, port, way)?;
+    egress::fit(port, packet)
 }
