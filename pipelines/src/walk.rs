@@ -39,12 +39,7 @@ pub fn walk<T: Trace>(
 
 /// Prepares one copy or one segment for its way out.
 #[inline(always)]
-pub fn emit<T: Trace>(
-    state: &mut WorkerState,
-    tables: &Tables,
-    way: Egress,
-    packet: &mut Packet,
-) -> Step {
-    egress::confine::<T>(state, tables, way)?;
+pub fn emit(tables: &Tables, way: Egress, packet: &mut Packet) -> Step {
+    egress::confine(tables, way)?;
     egress::fit(tables, way, packet)
 }
