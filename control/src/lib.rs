@@ -6,6 +6,7 @@ pub mod config;
 pub mod ipam;
 pub mod model;
 pub mod plane;
+pub mod replay;
 pub mod run;
 pub mod store;
 pub mod switch;
