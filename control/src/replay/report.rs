@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
-use dataplane::drops::{Explanation, Reason};
+use dataplane::drops::Reason;
 use dataplane::ids::PortId;
 use dataplane::pipeline::Verdict;
 use dataplane::time::Nanos;
-use pipelines::drops;
 use serde::Serialize;
 
 use super::Names;
 use super::merge::Frame;
 use super::stage::Fate;
+use crate::trace::{explain, verdict_word};
 
 /// One frame that came in, as a line of JSON.
 #[derive(Debug, Serialize)]
@@ -36,8 +36,8 @@ impl<'a> Line<'a> {
             time: frame.time.0,
             port: name(names, frame.port),
             index: frame.index,
-            verdict: word(fate.verdict),
-            reason: fate.reason.map(|reason| explanation(reason).symbol),
+            verdict: verdict_word(fate.verdict),
+            reason: fate.reason.map(|reason| explain(reason).0),
             to: fate.to.iter().map(|&port| name(names, port)).collect(),
         }
     }
@@ -110,7 +110,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{} for heddle's own host stack", self.punted)?;
         }
         for (&reason, count) in &self.dropped {
-            let Explanation { symbol, sentence, .. } = explanation(reason);
+            let (symbol, sentence) = explain(reason);
             writeln!(f, "{count} dropped, {symbol}: {sentence}")?;
         }
         Ok(())
@@ -121,21 +121,4 @@ const SECOND: u64 = Nanos::SECOND.0;
 
 fn name(names: &Names, port: PortId) -> &str {
     names.get(&port).map_or("", String::as_str)
-}
-
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Forward(_) => "forward",
-        Verdict::Flood(_) => "flood",
-        Verdict::Reply(_) => "reply",
-        Verdict::Punt => "punt",
-        Verdict::Handoff(_) => "handoff",
-        Verdict::Drop(_) => "drop",
-    }
-}
-
-/// Every reason that is counted is explained; were one not, it would show under this name.
-fn explanation(reason: Reason) -> Explanation {
-    let unknown = Explanation { reason, symbol: "unknown", sentence: "Not explained." };
-    drops::explanations().find(|known| known.reason == reason).copied().unwrap_or(unknown)
 }
