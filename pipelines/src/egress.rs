@@ -4,24 +4,22 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use dataplane::memory::Packet;
 use dataplane::offload::Gso;
-use dataplane::pipeline::{Egress, Step, Trace, Verdict};
+use dataplane::pipeline::{Egress, Step, Verdict};
 use dataplane::wire::{ethernet, tcp, udp};
 
 use crate::drops;
 use crate::guard::layer4;
-use crate::state::WorkerState;
 use crate::tables::Port;
-use crate::trace::Told;
 
 /// The port must still be in the segment in which it was chosen: a number that is used again can't
 /// carry a frame into another network.
 #[inline(always)]
-pub fn confine<T: Trace>(state: &mut WorkerState, port: &Port, way: Egress) -> Step {
-    if port.role.segment() != way.segment {
-        return Break(Verdict::Drop(drops::STALE_EGRESS));
+pub fn confine(port: &Port, way: Egress) -> Step {
+    if port.role.segment() == way.segment {
+        Continue(())
+    } else {
+        Break(Verdict::Drop(drops::STALE_EGRESS))
     }
-    state.tell::<T>(|| Told::Emitted(way));
-    Continue(())
 }
 
 /// The packet, or each segment of a super-packet, must fit the port's MTU.

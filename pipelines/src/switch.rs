@@ -81,10 +81,11 @@ impl Pipeline for Switch {
 
     #[inline(always)]
     fn emit<T: Trace>(&mut self, egress: Egress, packet: &mut Packet) -> Step {
-        let step = walk::emit::<T>(&mut self.state, self.tables.current(), egress, packet);
-        if let ControlFlow::Break(verdict) = step {
-            self.state.tell::<T>(|| Told::Refused(verdict));
-        }
+        let step = walk::emit(self.tables.current(), egress, packet);
+        self.state.tell::<T>(|| match step {
+            ControlFlow::Continue(()) => Told::Emitted(egress),
+            ControlFlow::Break(verdict) => Told::Refused(egress, verdict),
+        });
         step
     }
 

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
+use dataplane::time::Tick;
 
-use crate::fdb::PortGeneration;
+use crate::fdb::{PortGeneration, Row};
 use crate::pages::Pages;
 use crate::stations::Stations;
 use crate::storm::Storm;
@@ -144,6 +145,16 @@ impl Tables {
     #[inline(always)]
     pub fn segment(&self, segment: SegmentId) -> Option<&Segment> {
         self.segments.row(segment.index())
+    }
+
+    /// Whether a learned address is still to be kept: it was heard within its segment's ageing
+    /// time, behind a port that has the same owner since.
+    pub fn remembers(&self, row: &Row, now: Tick) -> bool {
+        let (port, segment) = (self.port(row.entry.port), row.key.segment());
+        let ageing = self.segment(segment).map_or(0, |segment| segment.ageing);
+        port.generation == row.entry.generation
+            && port.role.segment() == segment
+            && row.seen.age(now) <= ageing
     }
 }
 

@@ -1,12 +1,16 @@
 //! What a traced walk tells: fixed-size records on a bounded ring, turned into text by control.
 
-use dataplane::ids::{MacAddr, PortId, SegmentId};
-use dataplane::memory::{Kind, Packet};
+use std::net::IpAddr;
+
+use dataplane::ids::{MacAddr, PortId};
+use dataplane::memory::{Kind, Layers, Packet};
 use dataplane::pipeline::{Egress, Verdict};
 use dataplane::time::Nanos;
+use dataplane::wire::{arp, ipv4, ipv6, protocol, udp};
 use rtrb::Producer;
 
 use crate::fdb::Learned;
+use crate::guard::{layer3, layer4};
 
 /// One thing that a walk says about a packet. Records of one packet follow each other on the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +23,11 @@ pub enum Told {
         port: PortId,
         /// Its bytes, super-packets whole.
         len: u32,
+        /// What parsing found.
+        layers: Layers,
         /// Its first bytes; zeroes beyond its end.
         head: [u8; HEAD],
     },
-    /// The port's segment was found.
-    Segment(SegmentId),
     /// The endpoint may send this.
     Admitted,
     /// The source address was learned, or not.
@@ -38,10 +42,10 @@ pub enum Told {
     Answered(Kind),
     /// The walk has ended.
     Decided(Verdict),
-    /// A copy is on its way out.
+    /// A copy, or a segment of one, is on its way out.
     Emitted(Egress),
-    /// A copy goes no further.
-    Refused(Verdict),
+    /// A copy, or a segment of one, goes no further.
+    Refused(Egress, Verdict),
 }
 
 /// Bytes of a packet's head in [`Told::Entered`]: Ethernet, a tag, IPv6, TCP.
@@ -58,6 +62,10 @@ pub struct Filter {
     pub kind: Option<Kind>,
     /// Carries this IP protocol.
     pub protocol: Option<u8>,
+    /// Has this source or destination address, in IP or in ARP.
+    pub host: Option<IpAddr>,
+    /// Has this source or destination port, in TCP or in UDP.
+    pub l4_port: Option<u16>,
 }
 
 impl Filter {
@@ -70,7 +78,34 @@ impl Filter {
             && self.kind.is_none_or(|kind| packet.layers.kind == kind)
             && self.protocol.is_none_or(|protocol| packet.layers.protocol == protocol)
             && self.mac.is_none_or(has_mac)
+            && self.host.is_none_or(|host| hosts(packet).is_some_and(|both| both.contains(&host)))
+            && self
+                .l4_port
+                .is_none_or(|port| l4_ports(packet).is_some_and(|both| both.contains(&port)))
     }
+}
+
+/// Source and destination address.
+fn hosts(packet: &Packet) -> Option<[IpAddr; 2]> {
+    match packet.layers.kind {
+        Kind::Ipv4 => layer3::<ipv4::Header>(packet)
+            .map(|(ip, _)| [ip.source().into(), ip.destination().into()]),
+        Kind::Ipv6 => layer3::<ipv6::Header>(packet)
+            .map(|(ip, _)| [ip.source().into(), ip.destination().into()]),
+        Kind::Arp => {
+            layer3::<arp::Packet>(packet).map(|(arp, _)| [arp.sender().into(), arp.target().into()])
+        }
+        Kind::Other | Kind::Malformed => None,
+    }
+}
+
+/// Source and destination port. TCP and UDP have them in the same place.
+fn l4_ports(packet: &Packet) -> Option<[u16; 2]> {
+    if !matches!(packet.layers.protocol, protocol::TCP | protocol::UDP) {
+        return None;
+    }
+    let (udp, _) = layer4::<udp::Header>(packet)?;
+    Some([udp.source_port.get(), udp.destination_port.get()])
 }
 
 /// The teller of one worker while packets are followed.
@@ -100,7 +135,7 @@ impl Teller {
         let shown = packet.len().min(HEAD);
         head[..shown].copy_from_slice(&packet.data()[..shown]);
         let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        self.tell(Told::Entered { at, port: packet.in_port, len, head });
+        self.tell(Told::Entered { at, port: packet.in_port, len, layers: packet.layers, head });
     }
 
     /// Tells, if the packet is followed.

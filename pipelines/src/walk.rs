@@ -41,13 +41,8 @@ pub fn walk<T: Trace>(
 
 /// Prepares one copy or one segment for its way out.
 #[inline(always)]
-pub fn emit<T: Trace>(
-    state: &mut WorkerState,
-    tables: &Tables,
-    way: Egress,
-    packet: &mut Packet,
-) -> Step {
+pub fn emit(tables: &Tables, way: Egress, packet: &mut Packet) -> Step {
     let port = tables.port(way.port);
-    egress::confine::<T>(state, port, way)?;
+    egress::confine(port, way)?;
     egress::fit(port, packet)
 }

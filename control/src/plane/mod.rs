@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use dataplane::counters::PortCounters;
 use dataplane::engine::{Errand, Neighbours};
 use dataplane::ids::{PortId, WorkerId};
-use dataplane::memory::{Arena, ArenaError, Geometry};
+use dataplane::memory::{Arena, ArenaError, Geometry, Pool};
 use dataplane::publish::{Generation, Publication};
 use dataplane::shared::{SharedError, SharedLines};
 use dataplane::time::Nanos;
@@ -91,11 +91,8 @@ impl Plane {
         tell: &Arc<dyn Fn(Event) + Send + Sync>,
     ) -> Result<Self, PlaneError> {
         let count = settings.cores.len();
-        // A part for learned addresses, the rest for packets.
-        let fdb = learned_table(settings.memory / FDB_PART, seed)?;
         let owners = u16::try_from(count).unwrap_or(u16::MAX);
-        let pools =
-            Arena::create(Geometry::within(settings.memory / FDB_PART * (FDB_PART - 1), owners))?;
+        let (fdb, pools) = memory(settings.memory, owners, seed)?;
         let tables = Publication::new(Arc::new(tables), count);
         let origin = Instant::now();
         let mut workers = Vec::new();
@@ -159,13 +156,7 @@ impl Plane {
     /// [`PlaneError::Stuck`] when a worker does not come round.
     pub fn sweep(&mut self) -> Result<(), PlaneError> {
         let (tables, now) = (self.tables.current(), self.now().tick());
-        let keep = |row: &fdb::Row| {
-            let port = tables.port(row.entry.port);
-            let segment = row.key.segment();
-            let ageing = tables.segment(segment).map_or(0, |row| row.ageing);
-            let current = port.generation == row.entry.generation;
-            current && port.role.segment() == segment && row.seen.age(now) <= ageing
-        };
+        let keep = |row: &fdb::Row| tables.remembers(row, now);
         let retired = self.sweeper.sweep(self.sweeper.buckets(), keep);
         if !retired.is_empty() {
             let generation = self.tables.advance();
@@ -191,6 +182,17 @@ impl Plane {
 
 /// What a port has counted so far, by worker.
 pub type CountersByWorker = Vec<Arc<PortCounters>>;
+
+/// Divides the budget: a part for learned addresses, the rest for the packets of `owners`.
+pub(crate) fn memory(
+    bytes: usize,
+    owners: u16,
+    seed: [u64; 2],
+) -> Result<(Arc<fdb::Table>, Vec<Pool>), PlaneError> {
+    let fdb = learned_table(bytes / FDB_PART, seed)?;
+    let pools = Arena::create(Geometry::within(bytes / FDB_PART * (FDB_PART - 1), owners))?;
+    Ok((fdb, pools))
+}
 
 fn learned_table(bytes: usize, seed: [u64; 2]) -> Result<Arc<fdb::Table>, PlaneError> {
     let lines = (bytes / 64).max(64);

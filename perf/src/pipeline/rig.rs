@@ -214,7 +214,6 @@ fn heddle_measured_batch(
 fn step(told: Told) -> String {
     match told {
         Told::Entered { .. } => "parse".to_owned(),
-        Told::Segment(_) => "segment".to_owned(),
         Told::Admitted => "admit".to_owned(),
         Told::Learned(learned) => format!("learn ({learned:?})").to_lowercase(),
         Told::Station(_) => "find station".to_owned(),
@@ -226,7 +225,7 @@ fn step(told: Told) -> String {
             verdict.split(['(', ' ']).next().unwrap_or_default().to_owned()
         }
         Told::Emitted(_) => "emit".to_owned(),
-        Told::Refused(_) => "refuse".to_owned(),
+        Told::Refused(..) => "refuse".to_owned(),
     }
 }
 
