@@ -14,8 +14,9 @@
 //!
 //! Lines that must not swap:
 //!
-//! - In `Subscriber::adopt`, the new snapshot is in place before the report. Swapped, control
-//!   may hand out a port number again while the worker still forwards by the old snapshot.
+//! - In `Subscriber::adopt`, the report comes after the last use of the old snapshot, and it is
+//!   the number that was kept beside the snapshot taken. Were it the newest generation, control
+//!   could hand out a port number again by which the worker still forwards.
 //! - In `Subscriber::rejoin`, the report ends being offline before the generation is read, with a
 //!   fence between; in [`Publication::quiesced`], the generation was published before the reports
 //!   are read, with a fence between. Swapped on either side, a worker may come back with an old
@@ -92,6 +93,7 @@ struct Shared<T> {
 }
 
 struct Snapshots<T> {
+    generation: u64,
     current: Arc<T>,
     retired: Vec<Arc<T>>,
     subscribed: Box<[bool]>,
@@ -102,6 +104,7 @@ impl<T> Publication<T> {
     pub fn new(first: Arc<T>, workers: usize) -> Self {
         let report = || CachePadded::new(AtomicU64::new(OFFLINE));
         let snapshots = Snapshots {
+            generation: Generation::FIRST.0,
             current: first,
             retired: Vec::new(),
             subscribed: vec![false; workers].into(),
@@ -122,7 +125,7 @@ impl<T> Publication<T> {
         let mut snapshots = self.shared.lock();
         let previous = std::mem::replace(&mut snapshots.current, next);
         snapshots.retired.push(previous);
-        let generation = self.shared.step(&snapshots);
+        let generation = self.shared.step(&mut snapshots);
         drop(snapshots);
         self.collect();
         generation
@@ -131,7 +134,7 @@ impl<T> Publication<T> {
     /// Begins a new generation with the snapshot as it is: the start of a grace period for what
     /// is not part of a snapshot, such as slots of a shared table.
     pub fn advance(&self) -> Generation {
-        self.shared.step(&self.shared.lock())
+        self.shared.step(&mut self.shared.lock())
     }
 
     /// The newest generation.
@@ -182,7 +185,7 @@ impl<T> Publication<T> {
             return Err(SubscribeError::Taken(worker));
         }
         let current = snapshots.current.clone();
-        let seen = self.shared.generation.load(Ordering::Relaxed);
+        let seen = snapshots.generation;
         drop(snapshots);
         let mut subscriber = Subscriber { shared: self.shared.clone(), worker, seen, current };
         subscriber.rejoin();
@@ -196,11 +199,11 @@ impl<T> Shared<T> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next generation; the mutex makes the load and the store one step.
-    fn step(&self, _held: &MutexGuard<'_, Snapshots<T>>) -> Generation {
-        let next = self.generation.load(Ordering::Relaxed) + 1;
-        self.generation.store(next, Ordering::Release);
-        Generation(next)
+    /// Begins the next generation, and says so to workers.
+    fn step(&self, snapshots: &mut Snapshots<T>) -> Generation {
+        snapshots.generation += 1;
+        self.generation.store(snapshots.generation, Ordering::Release);
+        Generation(snapshots.generation)
     }
 }
 
@@ -257,7 +260,7 @@ impl<T> Subscriber<T> {
     fn adopt(&mut self) {
         let snapshots = self.shared.lock();
         self.current = snapshots.current.clone();
-        self.seen = self.shared.generation.load(Ordering::Relaxed);
+        self.seen = snapshots.generation;
         drop(snapshots);
         self.report(self.seen);
     }

@@ -89,3 +89,18 @@ fn loom_no_worker_frees_a_snapshot() {
         assert_eq!(publication.collect(), 0);
     });
 }
+
+#[test]
+fn loom_a_report_fits_its_snapshot() {
+    loom::model(|| {
+        let publication = Publication::new(Arc::new(1), 1);
+        let mut worker = publication.subscribe(WorkerId(0)).unwrap();
+        let control = thread::spawn(move || {
+            publication.publish(Arc::new(2));
+            publication.publish(Arc::new(3));
+        });
+        worker.refresh();
+        assert_eq!(**worker.current(), worker.generation().number());
+        control.join().unwrap();
+    });
+}
