@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 
 use crate::drops;
 use crate::fdb::Key;
+use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::Tables;
 
@@ -50,19 +51,21 @@ impl Addresses {
 
 /// Classifies one packet of the batch.
 #[inline(always)]
-pub fn classify(state: &WorkerState, tables: &Tables, packet: &mut Packet) {
+pub fn classify(state: &WorkerState, tables: &Tables, from: &Origin<'_>, packet: &mut Packet) {
     let Some((header, _)) = split::<ethernet::Header>(packet.data()) else {
         packet.layers = Layers { kind: Kind::Malformed, ..Layers::default() };
         return;
     };
-    let port = tables.port(packet.in_port);
-    let (segment, addresses) = (port.role.segment(), Addresses::of(header));
-    if let Some(key) = Key::of_word(segment, addresses.destination) {
+    let addresses = Addresses::of(header);
+    if let Some(key) = Key::of_word(from.segment, addresses.destination) {
         tables.stations.prefetch(key);
-        state.fdb.prefetch(key);
+        // Where addresses are configured, none will be looked for among the learned ones.
+        if from.port.learns {
+            state.fdb.prefetch(key);
+        }
     }
-    if port.learns
-        && let Some(key) = Key::of_word(segment, addresses.source)
+    if from.port.learns
+        && let Some(key) = Key::of_word(from.segment, addresses.source)
     {
         state.fdb.prefetch(key);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataplane::counters::Counter;
+use dataplane::memory::Packet;
 use dataplane::pipeline::Trace;
 use dataplane::time::{Nanos, Tick};
 
@@ -44,6 +45,16 @@ impl WorkerState {
     pub fn new(fdb: Arc<fdb::Table>) -> Self {
         let learning = Arc::new(Learning::default());
         Self { fdb, now: Nanos(0), tick: Tick(0), learning, teller: None }
+    }
+
+    /// A packet begins its walk, if that is traced.
+    #[inline(always)]
+    pub fn enter<T: Trace>(&mut self, packet: &Packet) {
+        if T::ON
+            && let Some(teller) = &mut self.teller
+        {
+            teller.enter(packet, self.now);
+        }
     }
 
     /// Tells what a step did, in walks that are traced.
