@@ -247,9 +247,14 @@ impl<P: Pipeline> Engine<P> {
     #[inline(always)]
     fn dispatch<T: Trace>(&mut self, verdict: Verdict, packet: Packet) {
         // By far the most frequent verdict is asked for first: a jump table costs more.
-        if let Verdict::Forward(egress) = verdict {
-            return self.send::<T>(egress, packet);
+        match verdict {
+            Verdict::Forward(egress) => self.send::<T>(egress, packet),
+            other => self.dispatch_other::<T>(other, packet),
         }
+    }
+
+    #[inline(never)]
+    fn dispatch_other<T: Trace>(&mut self, verdict: Verdict, packet: Packet) {
         match verdict {
             Verdict::Forward(egress) | Verdict::Reply(egress) => self.send::<T>(egress, packet),
             Verdict::Flood(segment) => self.replicate::<T>(segment, packet),

@@ -66,18 +66,21 @@ impl Pipeline for Switch {
     fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
         let (state, tables) = (&mut self.state, &**self.tables.current());
         let mut origin = Origin::of(tables, PortId::default());
-        for packet in part.iter_mut() {
+        let mut addresses = std::mem::take(&mut state.addresses);
+        addresses.clear();
+        addresses.extend(part.iter_mut().map(|packet| {
             origin.follow(tables, packet.in_port);
-            classify::classify(state, tables, &origin, packet);
-        }
-        verdicts.extend(part.iter_mut().map(|packet| {
+            classify::classify(state, tables, &origin, packet)
+        }));
+        verdicts.extend(part.iter_mut().zip(&addresses).map(|(packet, &addresses)| {
             origin.follow(tables, packet.in_port);
             state.enter::<T>(packet);
-            let end = walk::walk::<T>(state, tables, &origin, packet);
+            let end = walk::walk::<T>(state, tables, &origin, addresses, packet);
             let (ControlFlow::Continue(verdict) | ControlFlow::Break(verdict)) = end;
             state.tell::<T>(|| Told::Decided(verdict));
             verdict
         }));
+        state.addresses = addresses;
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use dataplane::memory::Packet;
 use dataplane::pipeline::{Egress, Step, Trace, Verdict};
 
+use crate::classify::Addresses;
 use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::{Role, Tables};
@@ -20,10 +21,11 @@ pub fn walk<T: Trace>(
     state: &mut WorkerState,
     tables: &Tables,
     from: &Origin<'_>,
+    addresses: Addresses,
     packet: &mut Packet,
 ) -> Step<Verdict> {
     // 1. Where does the frame come from, and which network does it belong to?
-    let addresses = classify::addresses(packet)?;
+    classify::complete(packet)?;
     match from.port.role {
         Role::Endpoint(_) => {
             guard::admit::<T>(state, from.port, addresses, packet)?;
