@@ -12,7 +12,7 @@ use rtrb::{Consumer, Producer, PushError};
 use crate::counters::PortCounters;
 use crate::drops::{self, Reason};
 use crate::ids::{PortId, SegmentId, WorkerId};
-use crate::memory::{Packet, Pool};
+use crate::memory::{Packet, Pool, drain_each};
 use crate::offload::{Capabilities, Checksum};
 use crate::pipeline::{Egress, Pipeline, Trace, Traced, Untraced, Verdict};
 use crate::port::{Intake, Port};
@@ -223,28 +223,38 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    /// The two loops, in parts whose prefetched lines stay in the first-level cache. Packets are walked
+    /// Decides, in parts whose prefetched lines stay in the first-level cache. Packets are walked
     /// where they are and moved once, when it is known where to.
     #[inline(always)]
     fn decide<T: Trace>(&mut self, batch: &mut [Packet]) {
-        let Self { pipeline, verdicts, .. } = self;
         for part in batch.chunks_mut(PART) {
-            part.iter_mut().for_each(|packet| pipeline.classify(packet));
-            verdicts.extend(part.iter_mut().map(|packet| pipeline.walk::<T>(packet)));
+            self.pipeline.decide::<T>(part, &mut self.verdicts);
         }
     }
 
     #[inline(always)]
     fn dispose<T: Trace>(&mut self, batch: &mut Vec<Packet>) {
         let mut verdicts = std::mem::take(&mut self.verdicts);
-        for (packet, verdict) in batch.drain(..).zip(verdicts.drain(..)) {
-            self.dispatch::<T>(verdict, packet);
-        }
+        let mut index = 0;
+        drain_each(batch, |packet| {
+            self.dispatch::<T>(verdicts[index], packet);
+            index += 1;
+        });
+        verdicts.clear();
         self.verdicts = verdicts;
     }
 
     #[inline(always)]
     fn dispatch<T: Trace>(&mut self, verdict: Verdict, packet: Packet) {
+        // By far the most frequent verdict is asked for first: a jump table costs more.
+        match verdict {
+            Verdict::Forward(egress) => self.send::<T>(egress, packet),
+            other => self.dispatch_other::<T>(other, packet),
+        }
+    }
+
+    #[inline(never)]
+    fn dispatch_other<T: Trace>(&mut self, verdict: Verdict, packet: Packet) {
         match verdict {
             Verdict::Forward(egress) | Verdict::Reply(egress) => self.send::<T>(egress, packet),
             Verdict::Flood(segment) => self.replicate::<T>(segment, packet),

@@ -69,11 +69,10 @@ pub trait Pipeline {
     /// Whether batches are to be walked with [`Traced`].
     fn tracing(&self) -> bool;
 
-    /// Loop one: parses and hashes the packet, and prefetches the rows that its walk will read.
-    fn classify(&mut self, packet: &mut Packet);
-
-    /// Loop two: decides, once per packet, super-packets whole.
-    fn walk<T: Trace>(&mut self, packet: &mut Packet) -> Verdict;
+    /// Decides, once per packet, super-packets whole: appends one verdict for each packet of
+    /// `part`, which is small enough for a first-level cache. Loop one parses and hashes, and
+    /// prefetches the rows that the walk will read; loop two walks.
+    fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>);
 
     /// Prepares one copy or segment for its way out. Only a drop ends it.
     fn emit<T: Trace>(&mut self, egress: Egress, packet: &mut Packet) -> Step;

@@ -10,25 +10,20 @@ use crate::classify::Addresses;
 use crate::drops;
 use crate::fdb::{Entry, Key, Learned};
 use crate::guard;
+use crate::origin::Origin;
 use crate::state::{Learning, WorkerState};
 use crate::tables::{Port, Tables};
 use crate::trace::Told;
 
 /// Notes behind which port the source is (IEEE 802.1Q-2018, 8.7), where that is not configured.
 #[inline(always)]
-pub fn learn<T: Trace>(
-    state: &mut WorkerState,
-    port: &Port,
-    segment: SegmentId,
-    addresses: Addresses,
-    in_port: PortId,
-) {
-    if !port.learns {
+pub fn learn<T: Trace>(state: &mut WorkerState, from: &Origin<'_>, addresses: Addresses) {
+    if !from.port.learns {
         return;
     }
-    let Some(key) = Key::of_word(segment, addresses.source) else { return };
-    let at = Entry { port: in_port, generation: port.generation };
-    let learned = state.fdb.learn(key, at, state.tick, port.mac_limit);
+    let Some(key) = Key::of_word(from.segment, addresses.source) else { return };
+    let at = Entry { port: from.id, generation: from.port.generation };
+    let learned = state.fdb.learn(key, at, state.tick, from.port.mac_limit);
     if learned != Learned::Known {
         count(&state.learning, learned);
     }
@@ -41,21 +36,20 @@ pub fn learn<T: Trace>(
 pub fn forward<T: Trace>(
     state: &mut WorkerState,
     tables: &Tables,
-    segment: SegmentId,
+    from: &Origin<'_>,
     addresses: Addresses,
-    (in_port, from): (PortId, &Port),
 ) -> Step<Egress> {
-    let Some(key) = Key::of_word(segment, addresses.destination) else {
-        return flood(segment, addresses.destination);
+    let Some(key) = Key::of_word(from.segment, addresses.destination) else {
+        return flood(from.segment, addresses.destination);
     };
-    match locate::<T>(state, tables, segment, key) {
-        Some((port, _)) if port == in_port => Break(Verdict::Drop(drops::HAIRPIN)),
-        Some((_, to)) if to.isolated && from.isolated => Break(Verdict::Drop(drops::ISOLATED)),
-        Some((port, _)) => Continue(Egress { port, segment }),
+    match locate::<T>(state, tables, from, key) {
+        Some((port, _)) if port == from.id => Break(Verdict::Drop(drops::HAIRPIN)),
+        Some((_, to)) if to.isolated && from.port.isolated => Break(Verdict::Drop(drops::ISOLATED)),
+        Some((port, _)) => Continue(Egress { port, segment: from.segment }),
         None => {
             state.tell::<T>(|| Told::Unknown(key.mac()));
-            guard::calm(state, from)?;
-            flood(segment, addresses.destination)
+            guard::calm(state, from.port)?;
+            flood(from.segment, addresses.destination)
         }
     }
 }
@@ -72,18 +66,17 @@ pub fn reaches(tables: &Tables, port: PortId, packet: &Packet) -> bool {
 fn locate<'t, T: Trace>(
     state: &mut WorkerState,
     tables: &'t Tables,
-    segment: SegmentId,
+    from: &Origin<'_>,
     station: Key,
 ) -> Option<(PortId, &'t Port)> {
     if let Some(port) = tables.stations.find(station) {
         state.tell::<T>(|| Told::Station(port));
         return Some((port, tables.port(port)));
     }
-    let ageing = tables.segment(segment)?.ageing;
-    let entry = state.fdb.lookup(station, state.tick, ageing)?;
+    let entry = state.fdb.lookup(station, state.tick, from.ageing)?;
     let port = tables.port(entry.port);
     // The number may have another owner since: what was heard of the old one is outdated.
-    if port.generation != entry.generation || port.role.segment() != segment {
+    if port.generation != entry.generation || port.role.segment() != from.segment {
         return None;
     }
     state.tell::<T>(|| Told::Heard(entry.port));

@@ -10,6 +10,7 @@ use zerocopy::FromBytes;
 
 use crate::drops;
 use crate::fdb::Key;
+use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::Tables;
 
@@ -17,7 +18,7 @@ use crate::tables::Tables;
 const MAX_TAGS: usize = 2;
 
 /// Where a frame comes from and where it goes, as words: see [`MacAddr::to_u64`](dataplane::ids::MacAddr::to_u64).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Addresses {
     /// The destination MAC.
     pub destination: u64,
@@ -25,13 +26,13 @@ pub struct Addresses {
     pub source: u64,
 }
 
-/// The addresses of a packet, or the end of its walk if it is shorter than an Ethernet header.
+/// Ends the walk of a packet that is shorter than an Ethernet header.
 #[inline(always)]
-pub fn addresses(packet: &Packet) -> Step<Addresses> {
-    match split::<ethernet::Header>(packet.data()) {
-        Some((header, _)) => Continue(Addresses::of(header)),
-        None => Break(Verdict::Drop(drops::RUNT)),
+pub fn complete(packet: &Packet) -> Step {
+    if packet.len() < ethernet::HEADER_LEN {
+        return Break(Verdict::Drop(drops::RUNT));
     }
+    Continue(())
 }
 
 impl Addresses {
@@ -48,25 +49,33 @@ impl Addresses {
     }
 }
 
-/// Classifies one packet of the batch.
+/// Classifies one packet of the batch; answers its addresses, zero if it has none.
 #[inline(always)]
-pub fn classify(state: &WorkerState, tables: &Tables, packet: &mut Packet) {
+pub fn classify(
+    state: &WorkerState,
+    tables: &Tables,
+    from: &Origin<'_>,
+    packet: &mut Packet,
+) -> Addresses {
     let Some((header, _)) = split::<ethernet::Header>(packet.data()) else {
-        packet.layers = Layers { kind: Kind::Malformed, ..Layers::default() };
-        return;
+        packet.layers = MALFORMED;
+        return Addresses::default();
     };
-    let port = tables.port(packet.in_port);
-    let (segment, addresses) = (port.role.segment(), Addresses::of(header));
-    if let Some(key) = Key::of_word(segment, addresses.destination) {
+    let addresses = Addresses::of(header);
+    if let Some(key) = Key::of_word(from.segment, addresses.destination) {
         tables.stations.prefetch(key);
-        state.fdb.prefetch(key);
+        // Where addresses are configured, none will be looked for among the learned ones.
+        if from.port.learns {
+            state.fdb.prefetch(key);
+        }
     }
-    if port.learns
-        && let Some(key) = Key::of_word(segment, addresses.source)
+    if from.port.learns
+        && let Some(key) = Key::of_word(from.segment, addresses.source)
     {
         state.fdb.prefetch(key);
     }
     packet.layers = layers(packet.data(), header.ethertype.get());
+    addresses
 }
 
 /// The layers of `frame`, whose Ethernet header is complete and says `ethertype`.

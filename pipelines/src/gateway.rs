@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::ControlFlow::{Break, Continue};
 
-use dataplane::ids::{MacAddr, SegmentId};
+use dataplane::ids::MacAddr;
 use dataplane::memory::{Kind, Packet};
 use dataplane::offload::{Checksum, Offload};
 use dataplane::pipeline::{Egress, Step, Trace, Verdict};
@@ -16,8 +16,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::classify::Addresses;
 use crate::drops;
 use crate::guard::{layer3, layer4};
+use crate::origin::Origin;
 use crate::state::WorkerState;
-use crate::tables::{Identity, Tables};
+use crate::tables::Identity;
 use crate::trace::Told;
 
 /// Ends the walk of what is for the gateway: with a reply, a punt to the host stack, or a drop
@@ -25,22 +26,19 @@ use crate::trace::Told;
 #[inline(always)]
 pub fn answer<T: Trace>(
     state: &mut WorkerState,
-    tables: &Tables,
-    segment: SegmentId,
+    from: &Origin<'_>,
     addresses: Addresses,
     packet: &mut Packet,
 ) -> Step {
-    let Some(gateway) = tables.segment(segment).and_then(|row| row.gateway.as_deref()) else {
-        return Continue(());
-    };
-    let mine = addresses.destination == gateway.mac.to_u64();
+    let mine = addresses.destination == from.gateway_mac;
     if !mine && !addresses.is_to_group() {
         return Continue(());
     }
+    let Some(gateway) = from.gateway else { return Continue(()) };
     if reply(gateway, packet).is_some() {
         let kind = packet.layers.kind;
         state.tell::<T>(|| Told::Answered(kind));
-        return Break(Verdict::Reply(Egress { port: packet.in_port, segment }));
+        return Break(Verdict::Reply(Egress { port: from.id, segment: from.segment }));
     }
     if mine { Break(receive(gateway, packet)) } else { Continue(()) }
 }

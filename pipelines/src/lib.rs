@@ -10,6 +10,7 @@ pub mod egress;
 pub mod fdb;
 pub mod gateway;
 pub mod guard;
+pub mod origin;
 pub mod pages;
 pub mod state;
 pub mod stations;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use dataplane::counters::Counter;
+use dataplane::engine::BATCH;
+use dataplane::memory::Packet;
 use dataplane::pipeline::Trace;
 use dataplane::time::{Nanos, Tick};
 
+use crate::classify::Addresses;
 use crate::fdb;
 use crate::trace::{Teller, Told};
 
@@ -19,6 +22,8 @@ pub struct WorkerState {
     pub tick: Tick,
     /// What learning came to.
     pub learning: Arc<Learning>,
+    /// The addresses of the packets at hand: what classifying leaves to walking.
+    pub addresses: Vec<Addresses>,
     /// Whoever follows packets at the moment.
     pub teller: Option<Teller>,
 }
@@ -43,7 +48,24 @@ impl WorkerState {
     /// The state of a worker that has seen nothing.
     pub fn new(fdb: Arc<fdb::Table>) -> Self {
         let learning = Arc::new(Learning::default());
-        Self { fdb, now: Nanos(0), tick: Tick(0), learning, teller: None }
+        Self {
+            fdb,
+            now: Nanos(0),
+            tick: Tick(0),
+            learning,
+            addresses: Vec::with_capacity(BATCH),
+            teller: None,
+        }
+    }
+
+    /// A packet begins its walk, if that is traced.
+    #[inline(always)]
+    pub fn enter<T: Trace>(&mut self, packet: &Packet) {
+        if T::ON
+            && let Some(teller) = &mut self.teller
+        {
+            teller.enter(packet, self.now);
+        }
     }
 
     /// Tells what a step did, in walks that are traced.

@@ -62,7 +62,9 @@ impl Stations {
     /// Brings the bucket of `key` into the cache.
     #[inline(always)]
     pub fn prefetch(&self, key: Key) {
-        if let Some(bucket) = self.buckets.row(self.bucket(key)) {
+        if !self.is_empty()
+            && let Some(bucket) = self.buckets.row(self.bucket(key))
+        {
             prefetch_read(bucket);
         }
     }
@@ -70,6 +72,9 @@ impl Stations {
     /// The port of a station.
     #[inline(always)]
     pub fn find(&self, key: Key) -> Option<PortId> {
+        if self.is_empty() {
+            return None;
+        }
         let bucket = self.buckets.row(self.bucket(key))?;
         bucket.place(key.word()).map(|place| bucket.ports[place])
     }

@@ -10,6 +10,7 @@ use dataplane::publish::Subscriber;
 use dataplane::time::Nanos;
 
 use crate::classify;
+use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::Tables;
 use crate::trace::{Teller, Told};
@@ -62,21 +63,24 @@ impl Pipeline for Switch {
     }
 
     #[inline(always)]
-    fn classify(&mut self, packet: &mut Packet) {
-        classify::classify(&self.state, self.tables.current(), packet);
-    }
-
-    #[inline(always)]
-    fn walk<T: Trace>(&mut self, packet: &mut Packet) -> Verdict {
-        if T::ON
-            && let Some(teller) = &mut self.state.teller
-        {
-            teller.enter(packet, self.state.now);
-        }
-        let end = walk::walk::<T>(&mut self.state, self.tables.current(), packet);
-        let (ControlFlow::Continue(verdict) | ControlFlow::Break(verdict)) = end;
-        self.state.tell::<T>(|| Told::Decided(verdict));
-        verdict
+    fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
+        let (state, tables) = (&mut self.state, &**self.tables.current());
+        let mut origin = Origin::of(tables, PortId::default());
+        let mut addresses = std::mem::take(&mut state.addresses);
+        addresses.clear();
+        addresses.extend(part.iter_mut().map(|packet| {
+            origin.follow(tables, packet.in_port);
+            classify::classify(state, tables, &origin, packet)
+        }));
+        verdicts.extend(part.iter_mut().zip(&addresses).map(|(packet, &addresses)| {
+            origin.follow(tables, packet.in_port);
+            state.enter::<T>(packet);
+            let end = walk::walk::<T>(state, tables, &origin, addresses, packet);
+            let (ControlFlow::Continue(verdict) | ControlFlow::Break(verdict)) = end;
+            state.tell::<T>(|| Told::Decided(verdict));
+            verdict
+        }));
+        state.addresses = addresses;
     }
 
     #[inline(always)]

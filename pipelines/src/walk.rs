@@ -9,6 +9,8 @@ use std::ops::ControlFlow::{Break, Continue};
 use dataplane::memory::Packet;
 use dataplane::pipeline::{Egress, Step, Trace, Verdict};
 
+use crate::classify::Addresses;
+use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::{Role, Tables};
 use crate::{bridge, classify, drops, egress, gateway, guard};
@@ -18,24 +20,24 @@ use crate::{bridge, classify, drops, egress, gateway, guard};
 pub fn walk<T: Trace>(
     state: &mut WorkerState,
     tables: &Tables,
+    from: &Origin<'_>,
+    addresses: Addresses,
     packet: &mut Packet,
 ) -> Step<Verdict> {
     // 1. Where does the frame come from, and which network does it belong to?
-    let addresses = classify::addresses(packet)?;
-    let port = tables.port(packet.in_port);
-    let segment = match port.role {
-        Role::Endpoint(segment) => {
-            guard::admit::<T>(state, port, addresses, packet)?;
-            bridge::learn::<T>(state, port, segment, addresses, packet.in_port);
-            segment
+    classify::complete(packet)?;
+    match from.port.role {
+        Role::Endpoint(_) => {
+            guard::admit::<T>(state, from.port, addresses, packet)?;
+            bridge::learn::<T>(state, from, addresses);
         }
-        Role::Host(segment) => segment,
+        Role::Host(_) => {}
         Role::Vacant => return Break(Verdict::Drop(drops::NO_NETWORK)),
-    };
+    }
 
     // 2. Inside the network: what is for heddle itself is answered, the rest finds its way out.
-    gateway::answer::<T>(state, tables, segment, addresses, packet)?;
-    let egress = bridge::forward::<T>(state, tables, segment, addresses, (packet.in_port, port))?;
+    gateway::answer::<T>(state, from, addresses, packet)?;
+    let egress = bridge::forward::<T>(state, tables, from, addresses)?;
     Continue(Verdict::Forward(egress))
 }
 

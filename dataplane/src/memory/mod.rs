@@ -12,5 +12,5 @@ mod pool;
 
 pub use arena::{Arena, ArenaError, Geometry};
 pub use frame::{Frame, RUN_BYTES, SMALL_BYTES, Size};
-pub use packet::{HEADROOM, Kind, Layers, Packet, TAILROOM};
+pub use packet::{HEADROOM, Kind, Layers, Packet, TAILROOM, drain_each};
 pub use pool::Pool;
