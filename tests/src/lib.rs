@@ -1,2 +1,4 @@
 //! End-to-end tests of heddle.
 #![forbid(unsafe_code)]
+
+pub mod hostile;

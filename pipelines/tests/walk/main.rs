@@ -1,0 +1,8 @@
+//! The walk as people would check it with a cable tester: a frame goes in, and what comes out where,
+//! or why nothing does. Frames are made and read by another stack.
+
+mod bench;
+mod drops;
+mod forwarding;
+mod frames;
+mod replies;
