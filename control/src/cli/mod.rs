@@ -1,9 +1,13 @@
 //! The command line.
 
 mod args;
+mod client;
+mod control;
 mod failure;
 mod lab;
 mod log;
+mod objects;
+mod show;
 
 use std::process::ExitCode;
 
@@ -11,6 +15,8 @@ use clap::Parser;
 
 use crate::config;
 use args::{Arguments, Command};
+use client::Client;
+
 pub use failure::Failure;
 
 /// Runs the process: reads its arguments, does what they say, and reports how it went.
@@ -24,6 +30,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    let heddle = || Client::new(&arguments.api);
     match arguments.command {
         Command::Run { config } => {
             log::start();
@@ -31,6 +38,11 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Check { config } => print(config::check(&config)?),
         Command::Lab(options) => lab::run(options),
+        Command::Show(options) => show::run(&heddle()?, &options),
+        Command::Reload { json } => control::reload(&heddle()?, json),
+        Command::Stop { detach } => control::stop(&heddle()?, detach),
+        Command::Network(command) => objects::run(&heddle()?, command),
+        Command::Endpoint(command) => objects::run(&heddle()?, command),
     }
 }
 
