@@ -7,7 +7,7 @@
 
 mod change;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -74,9 +74,14 @@ pub enum Error {
         /// Everything that is wrong with it.
         problems: Vec<Problem>,
     },
-    /// The change does not fit the objects that there are.
-    #[error("{0}")]
-    Clash(Skipped),
+    /// An object would not fit beside the others.
+    #[error("`{name}` would not fit: {problem}")]
+    Clash {
+        /// The object's name: of what was to be made or changed, or of another one.
+        name: String,
+        /// The first thing that is wrong.
+        problem: Box<Problem>,
+    },
     /// There is one of that name.
     #[error("there is {kind} `{name}` already, from the {}", place(*origin))]
     Exists {

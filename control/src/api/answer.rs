@@ -14,7 +14,6 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::config::Problem;
 use crate::daemon::Error;
-use crate::model::Skipped;
 
 /// What a request is answered with.
 pub(super) struct Answer {
@@ -97,12 +96,11 @@ impl From<Error> for Answer {
             Error::Invalid { problems, .. } => {
                 Self::problems(StatusCode::UNPROCESSABLE_ENTITY, text, problems)
             }
-            Error::Clash(Skipped::Clash { problem, .. }) => {
+            Error::Clash { problem, .. } => {
                 Self::problems(StatusCode::CONFLICT, text, std::slice::from_ref(&**problem))
             }
             Error::NotFound { .. } => Self::refusal(StatusCode::NOT_FOUND, text),
-            Error::Clash(_)
-            | Error::Exists { .. }
+            Error::Exists { .. }
             | Error::OwnedByFile { .. }
             | Error::Renamed { .. }
             | Error::InUse { .. }

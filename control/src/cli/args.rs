@@ -80,6 +80,62 @@ pub(super) enum Command {
     /// is only listed here.
     #[command(subcommand)]
     Endpoint(Object<EndpointKeys>),
+    /// Measure heddle.
+    #[command(subcommand)]
+    Perf(Perf),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Perf {
+    /// Measure what the walk costs, per packet: clocks, allocations and instructions.
+    ///
+    /// Ports are in memory and one core is pinned, so that nothing but heddle's own work is
+    /// measured. The walk is the one that `heddle run` uses.
+    Pipeline(Pipeline),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pipeline {
+    /// Names of workloads; all by default.
+    pub(super) workloads: Vec<String>,
+    /// Packets in a batch, from 1 to 256; may be given several times. 1, 4, 16, 64 and 256 by
+    /// default.
+    #[arg(long, value_name = "N")]
+    pub(super) batch: Vec<usize>,
+    /// Repeats of each row, of which the median counts; 11 by default.
+    #[arg(long, value_name = "N")]
+    pub(super) repeats: Option<usize>,
+    /// Packets of a repeat; 32768 by default.
+    #[arg(long, value_name = "N")]
+    pub(super) packets: Option<usize>,
+    /// Batches of a repeat with cold caches; 4 by default.
+    #[arg(long, value_name = "N")]
+    pub(super) sweeps: Option<usize>,
+    /// The core to pin to; 1 by default.
+    #[arg(long, value_name = "CORE")]
+    pub(super) core: Option<usize>,
+    /// Measure no clocks.
+    #[arg(long)]
+    pub(super) no_clocks: bool,
+    /// Count instructions by valgrind's callgrind, and compare them with the counts in this file:
+    /// a regression of more than 3 % is a failure.
+    #[arg(long, value_name = "FILE")]
+    pub(super) instructions: Option<PathBuf>,
+    /// Write the new counts into the file of --instructions.
+    #[arg(long, requires = "instructions")]
+    pub(super) bless: bool,
+    /// Measure how cost grows with ports and learned addresses.
+    #[arg(long)]
+    pub(super) curves: bool,
+    /// Measure two workers against one; the second is pinned to the next core.
+    #[arg(long)]
+    pub(super) scaling: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Do the fixed work of one workload, for callgrind around this process.
+    #[arg(long, hide = true, value_name = "WORKLOAD", exclusive = true)]
+    pub(super) under_callgrind: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -179,7 +235,7 @@ pub(super) enum Object<K: Args> {
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkKeys {
-    /// What carries its frames: bridge.
+    /// What carries its frames: bridge, which is the default.
     #[arg(long)]
     pub(super) driver: Option<String>,
     /// A subnet such as 10.0.9.0/24 or fd00:9::/64; may be given several times.
@@ -222,7 +278,7 @@ pub(super) struct EndpointKeys {
     /// The name of its network.
     #[arg(long)]
     pub(super) network: Option<String>,
-    /// What its device is: tap or memory.
+    /// What its device is: tap, which is the default, or memory.
     #[arg(long)]
     pub(super) kind: Option<String>,
     /// The container's network namespace, by name or path; the device is moved there.

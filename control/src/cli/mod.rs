@@ -7,6 +7,7 @@ mod failure;
 mod lab;
 mod log;
 mod objects;
+mod perf;
 mod show;
 
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::config;
-use args::{Arguments, Command};
+use args::{Arguments, Command, Perf};
 use client::Client;
 
 pub use failure::Failure;
@@ -43,6 +44,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Stop { detach } => control::stop(&heddle()?, detach),
         Command::Network(command) => objects::run(&heddle()?, command),
         Command::Endpoint(command) => objects::run(&heddle()?, command),
+        Command::Perf(Perf::Pipeline(options)) => perf::pipeline(options),
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) trait Keys {
     const PATH: &'static str;
     /// What lists them.
     const LIST: Topic;
+    /// A key that must be there, and what it is on the command line unless it is given.
+    const USUAL: (&'static str, &'static str);
 
     /// The keys that were given, as the API takes them.
     fn json(&self) -> Map<String, Value>;
@@ -30,6 +32,7 @@ pub(super) fn run<K: Keys + clap::Args>(
         Object::Create { name, keys } => {
             let mut body = keys.json();
             body.insert("name".to_owned(), name.into());
+            body.entry(K::USUAL.0).or_insert_with(|| K::USUAL.1.into());
             let path = format!("/v1/{}", K::PATH);
             print(pretty(&client.call(Method::POST, &path, Some(&Value::Object(body)))?)?)
         }
@@ -53,6 +56,7 @@ pub(super) fn run<K: Keys + clap::Args>(
 impl Keys for NetworkKeys {
     const PATH: &'static str = "networks";
     const LIST: Topic = Topic::Networks;
+    const USUAL: (&'static str, &'static str) = ("driver", "bridge");
 
     fn json(&self) -> Map<String, Value> {
         let reserved = self.reserved.iter().map(|(name, address)| (name.clone(), json!(address)));
@@ -77,6 +81,7 @@ impl Keys for NetworkKeys {
 impl Keys for EndpointKeys {
     const PATH: &'static str = "endpoints";
     const LIST: Topic = Topic::Ports;
+    const USUAL: (&'static str, &'static str) = ("kind", "tap");
 
     fn json(&self) -> Map<String, Value> {
         given([

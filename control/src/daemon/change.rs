@@ -131,8 +131,8 @@ impl Daemon {
         check: impl Fn(&Plan) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (desired, skipped) = Desired::new(&self.config, &stored);
-        if let Some(clash) = skipped.iter().find(|skipped| !self.is_skipped(skipped)) {
-            return Err(Error::Clash(clash.clone()));
+        if let Some(problem) = skipped.iter().find_map(|skipped| self.new_clash(skipped)) {
+            return Err(problem);
         }
         let plan = self.plan(&desired)?;
         check(&plan)?;
@@ -141,13 +141,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether the object that `skipped` is about has been left out before.
-    fn is_skipped(&self, skipped: &Skipped) -> bool {
-        let same = |other: &Skipped| match (other, skipped) {
-            (Skipped::Clash { name: a, .. }, Skipped::Clash { name: b, .. }) => a == b,
-            (a, b) => a == b,
-        };
-        self.skipped.iter().any(same)
+    /// The error of an object that has not been left out before. What the file owns is no error:
+    /// it was left out when the file came to own it.
+    fn new_clash(&self, skipped: &Skipped) -> Option<Error> {
+        let Skipped::Clash { name, problem } = skipped else { return None };
+        let same = |old: &Skipped| matches!(old, Skipped::Clash { name: old, .. } if old == name);
+        let (name, problem) = (name.clone(), problem.clone());
+        (!self.skipped.iter().any(same)).then_some(Error::Clash { name, problem })
     }
 
     /// The body of an object that was made at run time.
