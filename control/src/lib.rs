@@ -1,9 +1,11 @@
 //! Configuration, model, tables, API and command line of the switch.
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod ipam;
 pub mod model;
 pub mod plane;

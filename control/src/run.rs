@@ -1,41 +1,50 @@
 //! `heddle run`: the switch in the foreground.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::worker::Event;
+use sd_notify::NotifyState;
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::config::{Config, Report};
-use crate::ipam::Ipam;
-use crate::model::Desired;
-use crate::plane::remove_strays;
-use crate::switch::{Switch, SwitchError};
+use crate::api::{Api, Group, Socket, SocketError};
+use crate::daemon::{self, Daemon, End, Reloaded};
+use crate::switch::SwitchError;
 
 /// Why the switch has ended, or never began.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The configuration is wrong.
-    #[error("{0}")]
-    Config(#[from] Report),
-    /// The switch failed.
+    /// It can't be as the configuration and the stored state say.
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
+    /// The API can't be served.
+    #[error(transparent)]
+    Api(#[from] SocketError),
+    /// The data plane failed.
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    /// The data plane failed on a request.
+    #[error("the data plane failed: start heddle again")]
+    Failed,
     /// The system refused something.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
 }
 
-/// How long a released address rests.
-const REST: Duration = Duration::from_secs(60);
 /// How often containers are looked after.
 const CONTAINERS: Duration = Duration::from_millis(200);
+/// How often what has aged is removed.
+const AGEING: Duration = Duration::from_secs(1);
 
-/// Runs the switch until it is told to stop.
+/// Runs the switch with the configuration at `path` until it is told to stop.
 ///
 /// # Errors
 ///
@@ -45,61 +54,114 @@ pub fn run(path: &Path) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(|error| RunError::System("starting the control thread", error))?;
-    runtime.block_on(control(path.to_owned()))
+    LocalSet::new().block_on(&runtime, control(path.to_owned()))
 }
 
 async fn control(path: PathBuf) -> Result<(), RunError> {
-    let config = Config::load(&path)?;
     let (events, mut told) = unbounded_channel();
     let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| {
+        // Nobody listens any more at the end.
         let _ = events.send(event);
     });
-    let mut switch = Switch::start(&config, Ipam::new(REST), &tell)?;
-    if let Err(error) = remove_strays(switch.instance()) {
-        tracing::warn!(%error, "devices of an earlier run are left behind");
-    }
-    let (desired, _) = Desired::new(&config, &[]);
-    let plan = switch.plan(&desired)?;
-    switch.carry_out(plan)?;
-    let mut stop = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut reload = listen(SignalKind::hangup())?;
-    let mut containers = interval(CONTAINERS);
+    let mut signals = Signals::listen()?;
+    // Containers first: they may be waiting for their traffic to go on.
+    let daemon = Daemon::start(&path, &tell)?;
+    let api = serve(daemon)?;
+    let (daemon, ending) = (&api.daemon, api.daemon.borrow().ending());
+    let (mut containers, mut second) = (interval(CONTAINERS), interval(AGEING));
     containers.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut second = interval(Duration::from_secs(1));
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tell_systemd(&[NotifyState::Ready]);
     tracing::info!("ready");
-    loop {
+    let end = loop {
         tokio::select! {
-            _ = stop.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = reload.recv() => apply(&mut switch, &path)?,
+            end = ending.wished() => break end,
+            _ = signals.terminate.recv() => break End::Leave,
+            _ = signals.interrupt.recv() => break End::Leave,
+            _ = signals.hangup.recv() => {
+                if let Err(error) = reload(&mut daemon.borrow_mut()) {
+                    tracing::error!("nothing was changed: {error}");
+                }
+            }
             Some(event) = told.recv() => tracing::debug!(?event, "worker"),
-            _ = containers.tick() => switch.look_after_containers()?,
-            _ = second.tick() => switch.tend()?,
-        }
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    Ok(())
-}
-
-/// Takes the changed configuration up; one that is wrong changes nothing.
-fn apply(switch: &mut Switch, path: &Path) -> Result<(), RunError> {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(report) => {
-            tracing::error!("{report}");
-            return Ok(());
+            _ = containers.tick() => daemon.borrow_mut().switch_mut().look_after_containers()?,
+            _ = second.tick() => tend(&mut daemon.borrow_mut())?,
         }
     };
-    let (desired, _) = Desired::new(&config, &[]);
-    match switch.plan(&desired) {
-        Ok(plan) => switch.carry_out(plan)?,
-        Err(error) => tracing::error!(%error, "nothing was changed"),
-    }
-    Ok(())
+    tell_systemd(&[NotifyState::Stopping]);
+    api.close(end).await
 }
 
-fn listen(kind: SignalKind) -> Result<tokio::signal::unix::Signal, RunError> {
-    signal(kind).map_err(|error| RunError::System("listening for signals", error))
+/// Takes up the changed configuration file, and tells systemd meanwhile.
+///
+/// # Errors
+///
+/// [`daemon::Error`]; a file that is wrong changes nothing.
+pub fn reload(daemon: &mut Daemon) -> Result<Reloaded, daemon::Error> {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell_systemd(&[NotifyState::Reloading, now]);
+    }
+    let reloaded = daemon.reload();
+    tell_systemd(&[NotifyState::Ready]);
+    reloaded
+}
+
+fn tend(daemon: &mut Daemon) -> Result<(), SwitchError> {
+    if let Err(error) = daemon.expire() {
+        tracing::error!(%error, "expired addresses could not be stored");
+    }
+    daemon.switch_mut().tend()
+}
+
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// The API while it is served.
+struct Served {
+    daemon: Rc<RefCell<Daemon>>,
+    end: Rc<Notify>,
+    task: JoinHandle<()>,
+}
+
+fn serve(daemon: Daemon) -> Result<Served, RunError> {
+    let group = Group::of_heddle();
+    let socket = Socket::bind(&daemon.host().api, group.as_ref())?;
+    let (daemon, end) = (Rc::new(RefCell::new(daemon)), Rc::new(Notify::new()));
+    let api = Api::new(Rc::clone(&daemon), group);
+    let task = spawn_local(api.serve(socket, Rc::clone(&end)));
+    Ok(Served { daemon, end, task })
+}
+
+impl Served {
+    /// Ends the API, and the switch as it was wished.
+    async fn close(self, end: End) -> Result<(), RunError> {
+        if end == End::Detach {
+            self.daemon.borrow_mut().switch_mut().remove_devices()?;
+        }
+        self.end.notify_one();
+        let _ = self.task.await;
+        tracing::info!("stopped");
+        if end == End::Failed { Err(RunError::Failed) } else { Ok(()) }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, RunError> {
+        let listen =
+            |kind| signal(kind).map_err(|error| RunError::System("listening for signals", error));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
 }

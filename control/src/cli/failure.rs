@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use crate::config::Report;
+use crate::daemon;
 use crate::run::RunError;
 
 /// Why a command did not do what it was asked.
@@ -63,7 +64,8 @@ impl From<Report> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Config(report) => report.into(),
+            RunError::Daemon(daemon::Error::Config(report)) => report.into(),
+            RunError::Daemon(error @ daemon::Error::Plan(_)) => Self::wrong(error.to_string()),
             other => Self::failed(other.to_string()),
         }
     }

@@ -1,16 +1,23 @@
 //! The command line.
 
 mod args;
+mod client;
+mod control;
 mod failure;
 mod lab;
 mod log;
+mod objects;
+mod perf;
+mod show;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::config;
-use args::{Arguments, Command};
+use args::{Arguments, Command, Perf};
+use client::Client;
+
 pub use failure::Failure;
 
 /// Runs the process: reads its arguments, does what they say, and reports how it went.
@@ -24,6 +31,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
+    let heddle = || Client::new(&arguments.api);
     match arguments.command {
         Command::Run { config } => {
             log::start();
@@ -31,6 +39,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Check { config } => print(config::check(&config)?),
         Command::Lab(options) => lab::run(options),
+        Command::Show(options) => show::run(&heddle()?, &options),
+        Command::Reload { json } => control::reload(&heddle()?, json),
+        Command::Stop { detach } => control::stop(&heddle()?, detach),
+        Command::Network(command) => objects::run(&heddle()?, command),
+        Command::Endpoint(command) => objects::run(&heddle()?, command),
+        Command::Perf(Perf::Pipeline(options)) => perf::pipeline(options),
     }
 }
 

@@ -1,0 +1,370 @@
+//! heddle as it runs: the configuration file, what is stored, and the switch that follows both.
+//!
+//! Every change goes the same way: what is desired from then on is put together and planned, the
+//! plan's records are stored together with the change that was asked for, and only then is it
+//! carried out and answered. So nothing that was acknowledged is lost by a crash, and what is
+//! refused has changed nothing.
+
+mod change;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dataplane::worker::Event;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::config::{Config, Host, Problem, Report};
+use crate::ipam::{self, Ipam};
+use crate::model::{Change, Desired, Origin, Plan, PlanError, Skipped, Stored};
+use crate::plane::remove_strays;
+use crate::store::{self, Store};
+use crate::switch::{Switch, SwitchError, since_epoch};
+
+pub use change::Kind;
+
+/// The running heddle.
+pub struct Daemon {
+    path: PathBuf,
+    config: Config,
+    /// The settings that were in force at the start: they last as long as the process.
+    host: Host,
+    store: Store,
+    /// The objects made at run time, as they are stored.
+    stored: Vec<Stored>,
+    /// Those of them that are not in force.
+    skipped: Vec<Skipped>,
+    switch: Switch,
+    ending: Rc<Ending>,
+}
+
+/// The wish to end, and whoever waits for it.
+#[derive(Debug, Default)]
+pub struct Ending {
+    wish: std::cell::Cell<Option<End>>,
+    wished: Notify,
+}
+
+/// How a heddle ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Containers keep their devices, for a successor.
+    Leave,
+    /// Nothing of heddle stays.
+    Detach,
+    /// The data plane failed, and a successor is to take over.
+    Failed,
+}
+
+/// Why a change was refused. But for [`Error::Switch`], nothing has changed.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The file is wrong.
+    #[error("{0}")]
+    Config(#[from] Report),
+    /// The object is wrong in itself.
+    #[error("this {kind} can't be: {}", list(problems))]
+    Invalid {
+        /// What was to be made or changed.
+        kind: Kind,
+        /// Everything that is wrong with it.
+        problems: Vec<Problem>,
+    },
+    /// An object would not fit beside the others.
+    #[error("`{name}` would not fit: {problem}")]
+    Clash {
+        /// The object's name: of what was to be made or changed, or of another one.
+        name: String,
+        /// The first thing that is wrong.
+        problem: Box<Problem>,
+    },
+    /// There is one of that name.
+    #[error("there is {kind} `{name}` already, from the {}", place(*origin))]
+    Exists {
+        /// What was to be made.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Whom the other one belongs to.
+        origin: Origin,
+    },
+    /// There is none of that name.
+    #[error("there is no {kind} `{name}`")]
+    NotFound {
+        /// What was asked for.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// The file names it, and so it owns it.
+    #[error(
+        "the {kind} `{name}` belongs to the configuration file: change it there, then `heddle \
+         reload`"
+    )]
+    OwnedByFile {
+        /// What was to be changed.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// An object keeps its name.
+    #[error("the {kind} `{name}` can't be renamed to {found}: make another one")]
+    Renamed {
+        /// What was to be changed.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// What stood for it.
+        found: String,
+    },
+    /// A network has endpoints.
+    #[error("the network `{name}` has endpoints ({}): remove them first", endpoints.join(", "))]
+    InUse {
+        /// Its name.
+        name: String,
+        /// Some of their names.
+        endpoints: Vec<String>,
+    },
+    /// Numbers or addresses can't be had.
+    #[error("{}", list(.0))]
+    Plan(Vec<PlanError>),
+    /// It can't be stored.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The data plane failed.
+    #[error(transparent)]
+    Switch(SwitchError),
+}
+
+/// What taking up a changed configuration came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Networks and endpoints that came.
+    pub added: usize,
+    /// Those that changed and kept their devices.
+    pub changed: usize,
+    /// Those that went.
+    pub removed: usize,
+    /// What was made at run time and is not in force beside the new file, a sentence each.
+    pub left_out: Vec<String>,
+    /// Keys of `[host]` whose new values count from the next start.
+    pub needs_restart: Vec<String>,
+}
+
+impl Daemon {
+    /// Starts the switch with what the file at `path` and the stored state say. `tell` is called
+    /// on the workers' threads.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the file is wrong, its objects can't be had, the state can't be read, or
+    /// the data plane can't be started.
+    pub fn start(path: &Path, tell: &Arc<dyn Fn(Event) + Send + Sync>) -> Result<Self, Error> {
+        let config = Config::load(path)?;
+        let store = Store::open(&config.host.state)?;
+        let state = store.load()?;
+        let ipam = Ipam::restore(ipam::REST, state.leases, since_epoch());
+        let switch = Switch::start(&config, ipam, tell).map_err(Error::Switch)?;
+        // They have our state directory's mark, and the open store says that it is ours alone.
+        if let Err(error) = remove_strays(switch.instance()) {
+            tracing::warn!(%error, "devices of an earlier run are left behind");
+        }
+        let mut daemon = Self {
+            path: path.to_owned(),
+            host: config.host.clone(),
+            config,
+            store,
+            stored: state.objects,
+            skipped: Vec::new(),
+            switch,
+            ending: Rc::default(),
+        };
+        daemon.take_up()?;
+        Ok(daemon)
+    }
+
+    /// The switch.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// The same, for what is done from time to time.
+    pub fn switch_mut(&mut self) -> &mut Switch {
+        &mut self.switch
+    }
+
+    /// The settings in force.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Where the wish to end is told.
+    pub fn ending(&self) -> Rc<Ending> {
+        Rc::clone(&self.ending)
+    }
+
+    /// Takes up the changed configuration file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; a file that is wrong changes nothing.
+    pub fn reload(&mut self) -> Result<Reloaded, Error> {
+        let config = Config::load(&self.path)?;
+        let (desired, skipped) = Desired::new(&config, &self.stored);
+        let plan = self.plan(&desired)?;
+        let reloaded = Reloaded {
+            left_out: skipped.iter().map(ToString::to_string).collect(),
+            needs_restart: differences(&self.host, &config.host),
+            ..counted(&plan.changes)
+        };
+        self.carry_out(plan, &[])?;
+        (self.config, self.skipped) = (config, skipped);
+        self.warn_of_skipped();
+        for key in &reloaded.needs_restart {
+            tracing::warn!(key, "the new value counts from the next start");
+        }
+        let Reloaded { added, changed, removed, .. } = reloaded;
+        tracing::info!(added, changed, removed, "reloaded");
+        Ok(reloaded)
+    }
+
+    /// Forgets addresses that have rested enough.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; after a restart they rest again, and are forgotten then.
+    pub fn expire(&mut self) -> Result<(), Error> {
+        let records = self.switch.inventory.expire(since_epoch());
+        if !records.is_empty() {
+            self.store.write(&records, &[])?;
+        }
+        Ok(())
+    }
+
+    /// The first plan. Objects made at run time that can't be had any more are left out, so that
+    /// they never keep the file's from being served.
+    fn take_up(&mut self) -> Result<(), Error> {
+        let mut wished = self.stored.clone();
+        loop {
+            let (desired, skipped) = Desired::new(&self.config, &wished);
+            match self.plan(&desired) {
+                Ok(plan) => {
+                    self.skipped = skipped;
+                    self.warn_of_skipped();
+                    return self.carry_out(plan, &[]);
+                }
+                Err(Error::Plan(errors)) => {
+                    let before = wished.len();
+                    wished.retain(|object| !errors.iter().any(|e| concerns(e, object)));
+                    if wished.len() == before {
+                        return Err(Error::Plan(errors));
+                    }
+                    tracing::error!(error = list(&errors), "objects made at run time are left out");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn plan(&self, desired: &Desired) -> Result<Plan, Error> {
+        self.switch.plan(desired).map_err(|error| match error {
+            SwitchError::Plan(errors) => Error::Plan(errors),
+            other => Error::Switch(other),
+        })
+    }
+
+    /// Stores what a plan comes to, and then does it.
+    fn carry_out(&mut self, plan: Plan, edits: &[store::Edit]) -> Result<(), Error> {
+        if !plan.records.is_empty() || !edits.is_empty() {
+            self.store.write(&plan.records, edits)?;
+        }
+        self.switch.carry_out(plan).map_err(|error| {
+            // A worker is gone or stuck: what is stored is right, and a new start does it.
+            self.ending.wish(End::Failed);
+            Error::Switch(error)
+        })
+    }
+
+    fn warn_of_skipped(&self) {
+        for skipped in &self.skipped {
+            tracing::warn!("{skipped}");
+        }
+    }
+}
+
+impl Ending {
+    /// Wishes for the end. The first wish counts.
+    pub fn wish(&self, end: End) {
+        if self.wish.get().is_none() {
+            self.wish.set(Some(end));
+        }
+        self.wished.notify_one();
+    }
+
+    /// Waits for the wish. One waits at a time.
+    pub async fn wished(&self) -> End {
+        loop {
+            if let Some(end) = self.wish.get() {
+                return end;
+            }
+            self.wished.notified().await;
+        }
+    }
+}
+
+/// Whether an object made at run time has to do with an error.
+fn concerns(error: &PlanError, object: &Stored) -> bool {
+    let name = object.name();
+    match error {
+        PlanError::Address { endpoint, source } => {
+            let holder = match source {
+                ipam::Error::Taken { owner, .. } => owner == name,
+                _ => false,
+            };
+            matches!(object, Stored::Endpoint(_)) && (endpoint == name || holder)
+        }
+        PlanError::GatewayMac { endpoint, .. } => {
+            matches!(object, Stored::Endpoint(_)) && endpoint == name
+        }
+        PlanError::Number { name: of, .. } => of == name,
+    }
+}
+
+fn counted(changes: &[Change]) -> Reloaded {
+    let mut reloaded = Reloaded::default();
+    for change in changes {
+        match change {
+            Change::NetworkAdded(_) | Change::EndpointAdded(_) => reloaded.added += 1,
+            Change::NetworkRemoved(_) | Change::EndpointRemoved(_) => reloaded.removed += 1,
+            Change::NetworkChanged { .. } | Change::EndpointChanged { .. } => reloaded.changed += 1,
+        }
+    }
+    reloaded
+}
+
+/// The keys whose values differ.
+fn differences(old: &Host, new: &Host) -> Vec<String> {
+    let keys = [
+        ("host.name", old.name != new.name),
+        ("host.workers", old.workers != new.workers),
+        ("host.state", old.state != new.state),
+        ("host.api", old.api != new.api),
+        ("host.memory", old.memory != new.memory),
+    ];
+    keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
+}
+
+fn list<T: ToString>(errors: &[T]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn place(origin: Origin) -> &'static str {
+    match origin {
+        Origin::File => "configuration file",
+        Origin::Api => "API",
+    }
+}
