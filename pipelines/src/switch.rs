@@ -1,7 +1,7 @@
 //! The walk as the worker loop's pipeline: one worker's state and its view of the tables.
 
+use dataplane::sync::Arc;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use dataplane::ids::{PortId, SegmentId};
 use dataplane::memory::Packet;
