@@ -35,6 +35,18 @@ pub fn pin(core: usize) -> Result<(), Error> {
     rustix::thread::sched_setaffinity(None, &cores).map_err(|source| Error::Pin { core, source })
 }
 
+/// A core and another one that this thread may use; twice the same where there is only one.
+///
+/// # Errors
+///
+/// [`Error::Pin`] when the system does not say.
+pub fn pair(core: usize) -> Result<[usize; 2], Error> {
+    let allowed =
+        rustix::thread::sched_getaffinity(None).map_err(|source| Error::Pin { core, source })?;
+    let other = (0..CpuSet::MAX_CPU).find(|&other| other != core && allowed.is_set(other));
+    Ok([core, other.unwrap_or(core)])
+}
+
 /// Measures a workload at one batch size.
 ///
 /// # Errors

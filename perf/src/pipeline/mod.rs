@@ -53,7 +53,7 @@ pub struct Options {
     pub instructions: Option<Instructions>,
     /// Whether cost curves are drawn.
     pub curves: bool,
-    /// Whether two workers are measured against one; the second is pinned to the next core.
+    /// Whether two workers are measured against one; the second gets another core.
     pub scaling: bool,
 }
 
@@ -176,13 +176,15 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         Some(instructions) => instructions::count(&workloads, instructions)?,
         None => Vec::new(),
     };
+    // Asked before pinning, which leaves only one.
+    let cores = measure::pair(options.core)?;
     measure::pin(options.core)?;
     let mut rows = Vec::new();
     for workload in workloads.iter().filter(|_| options.clocks) {
         rows.extend(rows_of(workload, options, &mut sweep)?);
     }
-    let curves = options.curves.then(|| curves::draw(options.core)).transpose()?;
-    let scaling = options.scaling.then(|| scaling::measure(options)).transpose()?;
+    let curves = options.curves.then(|| curves::draw(cores)).transpose()?;
+    let scaling = options.scaling.then(|| scaling::measure(options, cores)).transpose()?;
     Ok(Report { origin, rows, instructions, curves, scaling })
 }
 

@@ -53,15 +53,15 @@ impl Scaling {
 /// # Errors
 ///
 /// [`Error`] when threads or memory can't be had.
-pub fn measure(options: &Options) -> Result<Scaling, Error> {
+pub fn measure(options: &Options, cores: [usize; 2]) -> Result<Scaling, Error> {
     let workload = Workload::named(WORKLOAD)?;
     let packets = options.packets * PACKETS_FACTOR;
     let mut world = World::new(workload, 2)?;
     let mut rigs = vec![world.rig(workload)?, world.rig(workload)?];
     let (mut one, mut two, mut ratio, mut share) = (vec![], vec![], vec![], vec![]);
     for _ in 0..options.repeats {
-        let alone = together(&mut rigs[..1], options.core, packets)?;
-        let both = together(&mut rigs, options.core, packets)?;
+        let alone = together(&mut rigs[..1], cores, packets)?;
+        let both = together(&mut rigs, cores, packets)?;
         let rate = |runs: &[Run]| runs.iter().map(|run| run.packets_per_second).sum::<f64>();
         one.push(rate(&alone) / 1e6);
         two.push(rate(&both) / 1e6);
@@ -80,17 +80,16 @@ pub fn measure(options: &Options) -> Result<Scaling, Error> {
 }
 
 /// Runs every rig on a thread of its own, from the same moment on.
-fn together(rigs: &mut [Rig], core: usize, packets: usize) -> Result<Vec<Run>, Error> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
+fn together(rigs: &mut [Rig], cores: [usize; 2], packets: usize) -> Result<Vec<Run>, Error> {
     let start = Arc::new(Barrier::new(rigs.len()));
     thread::scope(|scope| {
         let threads: Vec<_> = rigs
             .iter_mut()
-            .enumerate()
-            .map(|(index, rig)| {
+            .zip(cores)
+            .map(|(rig, core)| {
                 let start = Arc::clone(&start);
                 scope.spawn(move || {
-                    let pinned = measure::pin((core + index) % cores);
+                    let pinned = measure::pin(core);
                     start.wait();
                     pinned.map(|()| drive(rig, packets))
                 })
@@ -135,8 +134,8 @@ mod tests {
 
     #[test]
     fn two_workers_forward_on_one_fdb() {
-        let options = Options { repeats: 1, packets: 257, core: 0, ..Options::default() };
-        let scaling = measure(&options).unwrap();
+        let options = Options { repeats: 1, packets: 257, ..Options::default() };
+        let scaling = measure(&options, super::measure::pair(0).unwrap()).unwrap();
         assert!(scaling.ratio.median > 0.0);
         assert!(scaling.to_string().contains("bridge-learned-1k"));
     }

@@ -18,6 +18,9 @@ const SEGMENT_BYTES: u16 = 1448;
 
 const L3: usize = ethernet::HEADER_LEN;
 const L4: usize = L3 + ipv4::HEADER_LEN;
+/// [`L4`] as an offload wants it.
+const CSUM_START: u16 = 34;
+const _: () = assert!(CSUM_START as usize == L4);
 
 /// Makes one frame after the other.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl Traffic {
                 checksum: Checksum::Partial,
                 gso: Gso::Tcp4,
                 gso_size: SEGMENT_BYTES,
-                csum_start: L4 as u16,
+                csum_start: CSUM_START,
                 csum_offset: tcp::CHECKSUM_OFFSET,
             },
             _ => Offload::PLAIN,
