@@ -108,7 +108,7 @@ pub fn count(
 ///
 /// # Errors
 ///
-/// [`Error`] when there is no such workload, or no memory.
+/// [`Error`](enum@Error) when there is no such workload, or no memory.
 pub fn under_callgrind(name: &str) -> Result<(), Error> {
     let workload = Workload::named(name)?;
     let mut rig = Rig::new(workload)?;

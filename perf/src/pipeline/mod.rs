@@ -167,7 +167,7 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// [`Error`] when something can't be measured.
+/// [`Error`](enum@Error) when something can't be measured.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let workloads = chosen(options)?;
     let mut sweep = Sweep::of_this_machine();

@@ -72,7 +72,7 @@ impl World {
     ///
     /// # Errors
     ///
-    /// [`Error`] when there is no memory.
+    /// [`Error`](enum@Error) when there is no memory.
     pub fn new(workload: &Workload, workers: u8) -> Result<Self, Error> {
         let tables = Arc::new(workload.network.tables());
         let publication = Arc::new(Publication::new(tables, usize::from(workers)));
@@ -86,7 +86,7 @@ impl World {
     ///
     /// # Errors
     ///
-    /// [`Error`] when there are no more.
+    /// [`Error`](enum@Error) when there are no more.
     pub fn rig(&mut self, workload: &Workload) -> Result<Rig, Error> {
         let worker = WorkerId(u8::try_from(self.pools.len()).unwrap_or_default());
         let pool = self.pools.pop().ok_or(Error::NoWorker(worker))?;
@@ -121,7 +121,7 @@ impl Rig {
     ///
     /// # Errors
     ///
-    /// [`Error`] when there is no memory.
+    /// [`Error`](enum@Error) when there is no memory.
     pub fn new(workload: &Workload) -> Result<Self, Error> {
         World::new(workload, 1)?.rig(workload)
     }

@@ -52,7 +52,7 @@ impl Scaling {
 ///
 /// # Errors
 ///
-/// [`Error`] when threads or memory can't be had.
+/// [`Error`](enum@Error) when threads or memory can't be had.
 pub fn measure(options: &Options, cores: [usize; 2]) -> Result<Scaling, Error> {
     let workload = Workload::named(WORKLOAD)?;
     let packets = options.packets * PACKETS_FACTOR;

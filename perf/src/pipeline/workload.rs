@@ -147,7 +147,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`Error`] when there is no memory.
+    /// [`Error`](enum@Error) when there is no memory.
     pub fn fdb(self) -> Result<Arc<fdb::Table>, Error> {
         let table = empty_fdb(FDB_LINES)?;
         if let Self::Learned(count) = self {
@@ -174,7 +174,7 @@ impl Network {
 ///
 /// # Errors
 ///
-/// [`Error`] when there is no memory.
+/// [`Error`](enum@Error) when there is no memory.
 pub fn empty_fdb(lines: usize) -> Result<fdb::Table, Error> {
     let lines = SharedLines::create("heddle-perf-fdb", fdb::LAYOUT, lines)?;
     Ok(fdb::Table::new(lines, usize::from(u16::MAX), [SEEDS[1], SEEDS[2]])?)

@@ -33,7 +33,7 @@ const REPEATS: usize = 5;
 ///
 /// # Errors
 ///
-/// [`Error`] when descriptors, threads or memory can't be had.
+/// [`Error`](enum@Error) when descriptors, threads or memory can't be had.
 pub fn draw([core, other]: [usize; 2]) -> Result<Curves, Error> {
     allow_descriptors()?;
     measure::pin(other)?;
