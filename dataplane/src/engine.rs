@@ -1,6 +1,6 @@
 //! One worker's engine: takes a batch through the pipeline and disposes of it.
 //!
-//! Steps decide, the engine disposes: [`Engine::dispatch`] is the only place where a frame changes
+//! Steps decide, the engine disposes: `Engine::dispatch` is the only place where a frame changes
 //! owner. It hands packets to transmit arrays, to other workers, to the host stack and back to
 //! the pool; it copies floods and cuts super-packets. The worker loop around it does the waiting.
 

@@ -74,7 +74,12 @@ pub fn classify(
     {
         state.fdb.prefetch(key);
     }
-    packet.layers = layers(packet.data(), header.ethertype.get());
+    let ethertype = header.ethertype.get();
+    // Nearly every frame is one of these, and then the offsets are constants.
+    packet.layers = match plain_ipv4(packet.data(), ethertype) {
+        Some(layers) => layers,
+        None => layers(packet.data(), ethertype),
+    };
     addresses
 }
 
@@ -88,6 +93,19 @@ fn layers(frame: &[u8], ethertype: u16) -> Layers {
         tag if ethernet::is_tag(tag) => behind_tags(frame),
         _ => Layers::default(),
     }
+}
+
+/// The layers of an untagged IPv4 packet without options that is not a later fragment.
+#[inline(always)]
+fn plain_ipv4(frame: &[u8], ethertype: u16) -> Option<Layers> {
+    const L3: usize = ethernet::HEADER_LEN;
+    let (header, rest) = split::<ipv4::Header>(frame.get(L3..)?)?;
+    let total = usize::from(header.total_length.get());
+    let plain = ethertype == ethernet::IPV4
+        && header.version_ihl == 0x45
+        && (ipv4::HEADER_LEN..=ipv4::HEADER_LEN + rest.len()).contains(&total)
+        && header.fragment_offset_bytes() == 0;
+    plain.then(|| found(Kind::Ipv4, L3, L3 + ipv4::HEADER_LEN, header.protocol))
 }
 
 #[inline(never)]

@@ -66,6 +66,7 @@ impl Pipeline for Switch {
     fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
         let (state, tables) = (&mut self.state, &**self.tables.current());
         let mut origin = Origin::of(tables, PortId::default());
+        part.iter().for_each(Packet::prefetch);
         let mut addresses = std::mem::take(&mut state.addresses);
         addresses.clear();
         addresses.extend(part.iter_mut().map(|packet| {

@@ -3,6 +3,7 @@
 
 use super::frame::{Frame, SMALL_BYTES, Size};
 use super::pool::Pool;
+use crate::cpu::prefetch_read;
 use crate::drops::{self, Reason};
 use crate::ids::PortId;
 use crate::offload::Offload;
@@ -134,6 +135,15 @@ impl Packet {
     pub fn data_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `data`.
         unsafe { self.frame.window_mut(usize::from(self.start), self.len as usize) }
+    }
+
+    /// Asks for the line of the packet's first header.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        // An empty packet has no first byte.
+        if let Some(first) = self.data().first() {
+            prefetch_read(first);
+        }
     }
 
     /// Bytes free in front of the packet.
