@@ -27,6 +27,10 @@ pub const BATCH: usize = 256;
 /// first-level cache of 32 KiB.
 const PART: usize = 64;
 
+/// Segments of one super-packet at most. Kernels send none of less than 8 bytes (`TCP_MIN_GSO_SIZE`
+/// of `net/tcp.h`), which comes to fewer; whoever asks for more wants this worker's time.
+const MOST_SEGMENTS: usize = 8192;
+
 /// What one worker asks of another.
 #[derive(Debug)]
 pub enum Errand {
@@ -329,8 +333,9 @@ impl<P: Pipeline> Engine<P> {
 
     /// Cuts a super-packet into segments that the port takes, and sends them in order.
     fn cut<T: Trace>(&mut self, egress: Egress, packet: Packet) {
-        let Ok(cut) = Cut::plan(packet.data(), packet.offload) else {
-            return self.discard(drops::BAD_OFFLOAD, packet);
+        let cut = match Cut::plan(packet.data(), packet.offload) {
+            Ok(cut) if cut.count() <= MOST_SEGMENTS => cut,
+            _ => return self.discard(drops::BAD_OFFLOAD, packet),
         };
         let finish = if self.completes(egress.port) { Finish::Partial } else { Finish::Complete };
         let count = cut.count();

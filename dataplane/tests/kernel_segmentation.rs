@@ -6,12 +6,12 @@
 #![allow(unsafe_code)]
 
 mod packets;
+mod wire_end;
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::thread;
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
@@ -22,6 +22,7 @@ use dataplane::wire::vnet;
 use packets::{SOURCE, Shape, any_shape};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use wire_end::{in_a_namespace, packet_socket};
 use zerocopy::IntoBytes;
 
 /// Super-packets of any shape that are compared.
@@ -111,19 +112,6 @@ fn coalesce(segments: &[Vec<u8>]) -> Option<(Vec<u8>, Offload, usize)> {
     offload.is_super().then_some((packet, offload, count))
 }
 
-/// Runs `test` on a thread in a network namespace of its own.
-fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
-    let thread = thread::spawn(move || {
-        // SAFETY: only this thread's network namespace changes, which nothing else relies on.
-        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
-            .expect("a network namespace needs root");
-        test();
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
 impl Wire {
     fn new() -> io::Result<Self> {
         let tap = OpenOptions::new()
@@ -133,9 +121,7 @@ impl Wire {
             .open("/dev/net/tun")?;
         let mut request = interface_request(libc::IFF_TAP | libc::IFF_NO_PI);
         interface_ioctl(&tap, libc::TUNSETIFF, &mut request)?;
-        let socket = packet_socket()?;
-        let index = rustix::net::netdevice::name_to_index(&socket, "cut0")?;
-        bind(&socket, index)?;
+        let socket = packet_socket("cut0")?;
         let mut request = interface_request(libc::IFF_UP);
         interface_ioctl(&socket, libc::SIOCSIFFLAGS, &mut request)?;
         Ok(Self { tap, socket })
@@ -193,35 +179,5 @@ fn interface_request(flags: i32) -> libc::ifreq {
 fn interface_ioctl(fd: &impl AsFd, number: u64, request: &mut libc::ifreq) -> io::Result<()> {
     // SAFETY: these numbers take an ifreq, which lives and is ours for the time of the call.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), number, request) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A raw packet socket that receives nothing and sends with virtio-net headers.
-fn packet_socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked before it is owned.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a new descriptor that nobody else knows.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    let (on, length) = (1i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap());
-    let value = (&raw const on).cast();
-    // SAFETY: the option takes an int, and `value` points to one.
-    let result =
-        unsafe { libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, value, length) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
-}
-
-/// Makes the interface the one that the socket sends into.
-fn bind(socket: &OwnedFd, index: u32) -> io::Result<()> {
-    // SAFETY: all zeroes is a value of this plain C struct.
-    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = libc::AF_PACKET.try_into().unwrap();
-    address.sll_ifindex = index.try_into().unwrap();
-    let length = libc::socklen_t::try_from(size_of_val(&address)).unwrap();
-    let pointer = (&raw const address).cast();
-    // SAFETY: `pointer` points to an address of `length` bytes.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), pointer, length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

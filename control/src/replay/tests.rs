@@ -212,8 +212,11 @@ fn corpus() -> Vec<Shot> {
     ]
 }
 
-/// What the corpus comes to: port, index, verdict, reason, and where copies went.
-const FATES: [(&str, u64, &str, Option<&str>, &[&str]); 20] = [
+/// What one frame comes to: port, index, verdict, reason, and where copies went.
+type Expected = (&'static str, u64, &'static str, Option<&'static str>, &'static [&'static str]);
+
+/// What the corpus comes to.
+const FATES: [Expected; 20] = [
     ("w1", 0, "forward", None, &["w2"]),
     ("w1", 1, "flood", None, &["w2", "w3"]),
     ("w1", 2, "reply", None, &["w1"]),

@@ -169,6 +169,8 @@ fn a_request_that_contradicts_its_headers_is_refused() {
         let fate = bench.send_with(1, &frame, wrong);
         assert_eq!((fate.ports(), &fate.dropped[..]), (vec![], &["bad_offload"][..]), "{wrong:?}");
     }
+    let (tiny, offload) = large(1, 2, 60_000, 7);
+    assert_eq!(bench.send_with(1, &tiny, offload).dropped, ["bad_offload"], "8,572 segments");
     let outside = Offload {
         checksum: Checksum::Partial,
         csum_start: 60_000,

@@ -1,4 +1,5 @@
 //! A generator of hostile frames: honest ones, spoilt in one or several ways.
+#![expect(clippy::ptr_arg, reason = "spoilers share a signature, and some change the length")]
 
 use dataplane::ids::PortId;
 use dataplane::offload::Offload;

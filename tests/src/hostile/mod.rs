@@ -5,6 +5,11 @@ mod generator;
 mod stage;
 mod templates;
 
+use std::time::Duration;
+
+use control::compile;
+use control::config::Config;
+use control::model::{Desired, Inventory};
 use dataplane::ids::PortId;
 use dataplane::wire::vnet;
 use zerocopy::{FromBytes, IntoBytes};
@@ -54,6 +59,36 @@ impl Shot {
             script = &rest[length..];
         }
         shots
+    }
+}
+
+/// What the fuzz target `frame` does with its input: feeds the frames of a script to a switch, and
+/// checks its accounts.
+///
+/// # Panics
+///
+/// When they don't balance.
+pub fn bear(script: &[u8]) {
+    let mut stage = Stage::new();
+    stage.feed(&Shot::read(script));
+    assert_eq!(stage.balance(), Ok(()));
+}
+
+/// What the fuzz target `config` does with its input: reads it as a configuration and, if it is
+/// one, compiles it as far as tables; if not, puts into words what is wrong.
+///
+/// # Panics
+///
+/// When a message is empty.
+pub fn configure(text: &str) {
+    match Config::parse(text, "fuzz.toml") {
+        Ok(config) => {
+            let (desired, _) = Desired::new(&config, &[]);
+            if let Ok(plan) = Inventory::default().plan(&desired, Duration::ZERO) {
+                compile::compile_all(plan.next.model(), 67);
+            }
+        }
+        Err(report) => assert!(report.to_string().contains("fuzz.toml")),
     }
 }
 

@@ -44,9 +44,11 @@ pub struct Stage {
     host: Consumer<Packet>,
     now: Nanos,
     batch: Vec<Packet>,
+    /// The port that a device was given, whose far end is not ours.
+    device: Option<PortId>,
     /// Frames that were fed.
     fed: u64,
-    /// Frames that came out at a far end, or at the host stack.
+    /// Frames that came out at a far end of ours.
     delivered: u64,
     punted: u64,
 }
@@ -70,17 +72,43 @@ impl Stage {
         let ports = (0..PORTS).map(|number| attach(&mut engine, PortId(number))).collect();
         let sweeper = Sweeper::new(fdb);
         let (now, batch) = (Nanos(Nanos::SECOND.0), Vec::new());
-        let (fed, delivered, punted) = (0, 0, 0);
-        Self { engine, tables, sweeper, ports, host, now, batch, fed, delivered, punted }
+        let (device, fed, delivered, punted) = (None, 0, 0, 0);
+        Self { engine, tables, sweeper, ports, host, now, batch, device, fed, delivered, punted }
+    }
+
+    /// Gives a port a device in place of its in-memory far end. Only one port can have one.
+    pub fn plug(&mut self, port: PortId, device: Box<dyn dataplane::port::Port>) {
+        self.unplug();
+        let counters = Arc::clone(&self.ports[port.index()].2);
+        self.engine.detach(port);
+        self.engine.attach(port, Place::Here(device), counters);
+        self.device = Some(port);
+    }
+
+    /// Closes the device, which gives back the buffers that it holds.
+    pub fn unplug(&mut self) {
+        if let Some(port) = self.device {
+            self.engine.detach(port);
+        }
+    }
+
+    /// What a port has counted.
+    pub fn counters(&self, port: PortId) -> &PortCounters {
+        &self.ports[port.index()].2
     }
 
     /// Lets frames come in, and takes out what comes of them.
     pub fn feed(&mut self, shots: &[Shot]) {
         for shots in shots.chunks(BATCH) {
             shots.iter().for_each(|shot| self.load(shot));
-            self.serve();
-            self.drain();
+            self.poll();
         }
+    }
+
+    /// Takes in what waits at the ports, at most a batch from each, and takes out what comes of it.
+    pub fn poll(&mut self) {
+        self.serve();
+        self.drain();
     }
 
     /// Checks the accounts: no buffer is lost, and every frame has come to an end that is counted.
@@ -96,13 +124,18 @@ impl Stage {
         let sum = |of: fn(&PortCounters) -> u64| -> u64 {
             self.ports.iter().map(|(_, _, counters)| of(counters)).sum()
         };
+        let of_the_device = |of: fn(&PortCounters) -> u64| {
+            self.device.map_or(0, |port| of(&self.ports[port.index()].2))
+        };
         let received = sum(|port| port.rx_packets.read());
+        let fed = self.fed + of_the_device(|port| port.rx_packets.read());
+        let delivered = self.delivered + of_the_device(|port| port.tx_packets.read());
         let made = sum(|port| port.copies.read() + port.segments.read());
         let (sent, punted) = (sum(|port| port.tx_packets.read()), sum(|port| port.punted.read()));
         let dropped = sum(|port| port.drops.total());
         let counted = [
-            ("fed", self.fed, received),
-            ("delivered", self.delivered, sent),
+            ("fed", fed, received),
+            ("delivered", delivered, sent),
             ("punted", self.punted, punted),
             ("received and made", received + made, sent + punted + dropped),
         ];
