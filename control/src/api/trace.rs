@@ -61,17 +61,17 @@ impl Api {
             Some(Ok(count)) => Some(count),
             Some(Err(_)) => return Err(refused("count: expected a number".to_owned())),
         };
+        let filter = {
+            let daemon = self.daemon.borrow();
+            let model = daemon.switch().inventory.model();
+            parse_filter(&[words], model).map_err(|error| refused(error.to_string()))?
+        };
         if self.followed.replace(true) {
             let error = "somebody follows packets already, and one can at a time";
             return Err(Answer::refusal(StatusCode::CONFLICT, error));
         }
         let following = Following(Rc::clone(&self.followed));
-        let ears = {
-            let daemon = self.daemon.borrow();
-            let model = daemon.switch().inventory.model();
-            let filter = parse_filter(&[words], model).map_err(|e| refused(e.to_string()))?;
-            listen(&daemon, filter)?
-        };
+        let ears = listen(&self.daemon.borrow(), filter)?;
         let (lines, client) = channel(WAITING);
         let daemon = Rc::clone(&self.daemon);
         let trace = Trace { daemon, ears, left, lines, _following: following };
@@ -169,4 +169,33 @@ fn body(worker: u8, packet: &[Told], names: &Names) -> Value {
     let text: Vec<String> = lines().map(|line| line.to_string()).collect();
     let steps: Vec<Value> = lines().map(|line| line.to_json()).collect();
     json!({ "worker": worker, "steps": steps, "text": text.join("\n") })
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::ids::{MacAddr, PortId};
+    use dataplane::memory::Layers;
+    use dataplane::time::Nanos;
+    use pipelines::trace::HEAD;
+
+    use super::*;
+
+    #[test]
+    fn packets_are_told_of_whole() {
+        let (mut told, ring) = RingBuffer::new(67);
+        let mut ear = Ear { worker: 0, ring, open: Vec::new() };
+        let (at, port) = (Nanos(7), PortId(1));
+        let entered =
+            Told::Entered { at, port, len: 60, layers: Layers::default(), head: [0; HEAD] };
+        let unknown = Told::Unknown(MacAddr([2; 6]));
+        for record in [entered, Told::Admitted, unknown, entered] {
+            told.push(record).unwrap();
+        }
+        assert_eq!(ear.hear(), [[entered, Told::Admitted, unknown]]);
+        // Of the second one there may be more to come.
+        told.push(Told::Admitted).unwrap();
+        assert!(ear.hear().is_empty());
+        assert_eq!(ear.hear(), [[entered, Told::Admitted]]);
+        assert!(ear.hear().is_empty());
+    }
 }
