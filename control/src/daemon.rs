@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::config::{Config, Host, Problem, Report};
 use crate::ipam::{self, Ipam};
-use crate::model::{Change, Desired, Origin, Plan, PlanError, Skipped, Stored};
+use crate::model::{Change, Desired, Inventory, Origin, Plan, PlanError, Skipped, Stored};
 use crate::plane::remove_strays;
 use crate::store::{self, Store};
 use crate::switch::{Switch, SwitchError, since_epoch};
@@ -167,8 +167,7 @@ impl Daemon {
         let config = Config::load(path)?;
         let store = Store::open(&config.host.state)?;
         let state = store.load()?;
-        let ipam = Ipam::restore(ipam::REST, state.leases, since_epoch());
-        let switch = Switch::start(&config, ipam, tell).map_err(Error::Switch)?;
+        let switch = Switch::start(&config, Ipam::default(), tell).map_err(Error::Switch)?;
         // They have our state directory's mark, and the open store says that it is ours alone.
         if let Err(error) = remove_strays(switch.instance()) {
             tracing::warn!(%error, "devices of an earlier run are left behind");
@@ -183,7 +182,7 @@ impl Daemon {
             switch,
             ending: Rc::default(),
         };
-        daemon.take_up()?;
+        daemon.take_up(state.leases)?;
         Ok(daemon)
     }
 
@@ -245,11 +244,13 @@ impl Daemon {
         Ok(())
     }
 
-    /// The first plan. Objects made at run time that can't be had any more are left out, so that
-    /// they never keep the file's from being served.
-    fn take_up(&mut self) -> Result<(), Error> {
+    /// The first plan. What was made at run time, and addresses that others had, never keep the
+    /// file's objects from being served.
+    fn take_up(&mut self, mut leases: Vec<ipam::Record>) -> Result<(), Error> {
         let mut wished = self.stored.clone();
         loop {
+            let ipam = Ipam::restore(ipam::REST, leases.iter().cloned(), since_epoch());
+            self.switch.inventory = Inventory::new(ipam);
             let (desired, skipped) = Desired::new(&self.config, &wished);
             match self.plan(&desired) {
                 Ok(plan) => {
@@ -258,12 +259,13 @@ impl Daemon {
                     return self.carry_out(plan, &[]);
                 }
                 Err(Error::Plan(errors)) => {
-                    let before = wished.len();
+                    let before = (wished.len(), leases.len());
+                    leases.retain(|lease| !errors.iter().any(|e| is_held(e, lease)));
                     wished.retain(|object| !errors.iter().any(|e| concerns(e, object)));
-                    if wished.len() == before {
+                    if (wished.len(), leases.len()) == before {
                         return Err(Error::Plan(errors));
                     }
-                    tracing::error!(error = list(&errors), "objects made at run time are left out");
+                    tracing::error!(error = list(&errors), "not all can be as it was");
                 }
                 Err(error) => return Err(error),
             }
@@ -316,21 +318,30 @@ impl Ending {
     }
 }
 
-/// Whether an object made at run time has to do with an error.
+/// Whether an address is not to be had because of this lease.
+fn is_held(error: &PlanError, lease: &ipam::Record) -> bool {
+    let PlanError::Address { source, .. } = error else { return false };
+    match source {
+        ipam::Error::Taken { network, address, .. }
+        | ipam::Error::Resting { network, address, .. } => {
+            (network, address) == (&lease.network, &lease.address)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an object made at run time can't be had.
 fn concerns(error: &PlanError, object: &Stored) -> bool {
-    let name = object.name();
+    let is_endpoint = matches!(object, Stored::Endpoint(_));
     match error {
-        PlanError::Address { endpoint, source } => {
-            let holder = match source {
-                ipam::Error::Taken { owner, .. } => owner == name,
-                _ => false,
-            };
-            matches!(object, Stored::Endpoint(_)) && (endpoint == name || holder)
+        PlanError::Address {
+            source: ipam::Error::Taken { .. } | ipam::Error::Resting { .. },
+            ..
+        } => false,
+        PlanError::Address { endpoint, .. } | PlanError::GatewayMac { endpoint, .. } => {
+            is_endpoint && endpoint == object.name()
         }
-        PlanError::GatewayMac { endpoint, .. } => {
-            matches!(object, Stored::Endpoint(_)) && endpoint == name
-        }
-        PlanError::Number { name: of, .. } => of == name,
+        PlanError::Number { name, .. } => name == object.name(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `GET`, `PATCH`, `DELETE /v1/networks/NAME`, `/v1/endpoints/NAME` | shows, changes (RFC 7396) or removes one |
 //! | `POST /v1/reload` | takes up the changed configuration file |
 //! | `POST /v1/stop` | ends heddle; with `{"detach": true}` removes its devices |
+//! | `GET /v1/trace?filter=WORDS&count=N` | follows packets: a line of JSON for each, with its `steps` and their `text` |
 //!
 //! What is refused is answered with a status and `{"error": TEXT, "problems": [...]}`, each
 //! problem with its `kind`, `key`, `found`, `expected` and `advice`.
@@ -18,11 +19,12 @@
 mod answer;
 mod body;
 mod peer;
-mod query;
+pub(crate) mod query;
 mod route;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -59,12 +61,14 @@ const BREATH: Duration = Duration::from_millis(100);
 pub struct Api {
     daemon: Rc<RefCell<Daemon>>,
     group: Option<Group>,
+    /// Whether somebody follows packets.
+    followed: Rc<Cell<bool>>,
 }
 
 impl Api {
     /// Answers from `daemon`, to root and the members of `group`.
     pub fn new(daemon: Rc<RefCell<Daemon>>, group: Option<Group>) -> Self {
-        Self { daemon, group }
+        Self { daemon, group, followed: Rc::default() }
     }
 
     /// Serves clients until `end` is told; then lets answers that are under way be taken, and

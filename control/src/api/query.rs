@@ -8,7 +8,7 @@ pub(super) fn value(query: Option<&str>, key: &str) -> Option<String> {
 }
 
 /// A text as a value, so that [`value`] gives it back.
-pub fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let one = |byte: u8| match plain(byte) {
         true => char::from(byte).to_string(),

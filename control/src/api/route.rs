@@ -19,6 +19,7 @@ enum Target<'a> {
     Object(Kind, &'a str),
     Reload,
     Stop,
+    Trace,
 }
 
 /// The body of `/v1/stop`.
@@ -46,12 +47,24 @@ impl Api {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
+        let done = self.act(&head.method, target, head.uri.query(), body);
+        done.unwrap_or_else(|refusal| refusal)
+    }
+
+    fn act(
+        &self,
+        method: &Method,
+        target: Target<'_>,
+        asked: Option<&str>,
+        body: Value,
+    ) -> Result<Answer, Answer> {
+        if (method, &target) == (&Method::GET, &Target::Trace) {
+            return self.trace(asked);
+        }
         let daemon = &mut *self.daemon.borrow_mut();
-        let done = match (&head.method, target) {
-            (&Method::GET, Target::Topic(topic)) => show(daemon, topic, head.uri.query()),
-            (&Method::GET, Target::Objects(Kind::Network)) => {
-                show(daemon, Topic::Networks, head.uri.query())
-            }
+        match (method, target) {
+            (&Method::GET, Target::Topic(topic)) => show(daemon, topic, asked),
+            (&Method::GET, Target::Objects(Kind::Network)) => show(daemon, Topic::Networks, asked),
             (&Method::GET, Target::Object(kind, name)) => {
                 daemon.inspect(kind, name).map(Answer::ok).map_err(Answer::from)
             }
@@ -65,11 +78,10 @@ impl Api {
             }
             (&Method::POST, Target::Stop) => stop(daemon, body),
             (method, _) => {
-                let status = StatusCode::METHOD_NOT_ALLOWED;
-                Err(Answer::refusal(status, format!("`{path}` does not take {method}")))
+                let error = format!("this path does not take {method}");
+                Err(Answer::refusal(StatusCode::METHOD_NOT_ALLOWED, error))
             }
-        };
-        done.unwrap_or_else(|refusal| refusal)
+        }
     }
 }
 
@@ -87,6 +99,7 @@ impl<'a> Target<'a> {
             (_, Some(kind), Some(name)) => Some(Self::Object(kind, name)),
             ("reload", None, None) => Some(Self::Reload),
             ("stop", None, None) => Some(Self::Stop),
+            ("trace", None, None) => Some(Self::Trace),
             (topic, None, None) => Topic::named(topic).map(Self::Topic),
             (_, None, Some(_)) => None,
         }

@@ -136,6 +136,28 @@ fn the_end_can_be_wished_for() {
     });
 }
 
+#[test]
+fn one_client_follows_packets_at_a_time() {
+    serving(async |socket, _| {
+        let first = async || {
+            let mut stream = UnixStream::connect(&socket).await.unwrap();
+            let request = b"GET /v1/trace?filter=tcp HTTP/1.1\r\nhost: heddle\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).await.unwrap();
+            (stream, status.ends_with(b"200"))
+        };
+        let (stream, accepted) = first().await;
+        assert!(accepted);
+        assert_eq!(ask(&socket, "GET", "/v1/trace", "").await.0, 409);
+        assert_eq!(ask(&socket, "GET", "/v1/trace?filter=nonsense", "").await.0, 400);
+        assert_eq!(ask(&socket, "GET", "/v1/ports", "").await.0, 200);
+        drop(stream);
+        let again = async { while !first().await.1 {} };
+        tokio::time::timeout(PATIENCE, again).await.expect("the place was not given free");
+    });
+}
+
 /// Values of the kinds that JSON has, under keys that mean something and keys that don't.
 fn value() -> impl Strategy<Value = Value> {
     let words = ["web", "web-1", "x", "memory", "tap", "bridge", "10.0.9.0/24", "10.0.9.7", "5s"];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use perf::lab::Scenario;
 
+use crate::replay::Input;
 use crate::show::Topic;
 
 /// A virtual switch for containers: one process per host that carries their frames.
@@ -50,8 +51,16 @@ pub(super) enum Command {
     /// Containers are network namespaces of this machine, traffic comes from their own kernels,
     /// and the kernel's bridge runs beside heddle to compare. Nothing is left behind. Needs root.
     Lab(Lab),
+    /// Walk captured frames offline, and write what would have left by each port.
+    ///
+    /// No device is opened: every port of the configuration is a capture. The captures' times are
+    /// the clock, so that the same captures give the same bytes again.
+    Replay(Replay),
     /// Show what the running heddle does.
     Show(Show),
+    /// Follow packets of the running heddle step by step: which step, which table row, which
+    /// verdict.
+    Trace(Trace),
     /// Take up the changed configuration file, without losing a packet of what stays.
     ///
     /// A file that is wrong is shown as `heddle check` shows it, and changes nothing.
@@ -147,6 +156,37 @@ pub(super) struct Lab {
     #[arg(long)]
     pub(super) keep: bool,
     /// Print the report as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// The configuration, whose ports the captures are for.
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    pub(super) config: PathBuf,
+    /// A port and the capture (pcap or pcapng) of what comes in by it; may be given several
+    /// times. Frames of equal time are taken in the order of these arguments.
+    #[arg(long = "in", value_name = "PORT=FILE", required = true)]
+    pub(super) input: Vec<Input>,
+    /// The directory that PORT.pcap is written to for each port.
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Print one line of JSON per frame that comes in: time, port, index, verdict, reason, and
+    /// where its copies went.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Trace {
+    /// Conditions that must all hold: port NAME, mac MAC, host ADDRESS, l4 port NUMBER, arp, ip,
+    /// ip6, tcp, udp, icmp, icmp6. Every packet by default.
+    pub(super) filter: Vec<String>,
+    /// End after so many packets, rather than at Ctrl-C.
+    #[arg(long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    /// Print one line of JSON per packet.
     #[arg(long)]
     pub(super) json: bool,
 }

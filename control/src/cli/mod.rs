@@ -8,7 +8,9 @@ mod lab;
 mod log;
 mod objects;
 mod perf;
+mod replay;
 mod show;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -39,7 +41,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Check { config } => print(config::check(&config)?),
         Command::Lab(options) => lab::run(options),
+        Command::Replay(options) => replay::run(options),
         Command::Show(options) => show::run(&heddle()?, &options),
+        Command::Trace(options) => trace::run(&heddle()?, &options),
         Command::Reload { json } => control::reload(&heddle()?, json),
         Command::Stop { detach } => control::stop(&heddle()?, detach),
         Command::Network(command) => objects::run(&heddle()?, command),

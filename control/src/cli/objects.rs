@@ -67,7 +67,7 @@ impl Keys for NetworkKeys {
             ("gateway", some_list(&self.gateway)),
             ("gateway6", some_list(&self.gateway6)),
             ("ip_range", some_list(&self.ip_range)),
-            ("reserved", (!reserved.is_empty()).then(|| Value::Object(reserved))),
+            ("reserved", (!reserved.is_empty()).then_some(Value::Object(reserved))),
             ("internal", self.internal.map(Value::Bool)),
             ("isolated", self.isolated.map(Value::Bool)),
             ("anti_spoof", self.anti_spoof.map(Value::Bool)),

@@ -170,6 +170,11 @@ fn the_file_is_served_whatever_was_made_at_run_time() {
     let wants = format!("{WEB}{}address = \"{address}\"\n", port("a"));
     let next = world.after_crash(&wants).unwrap();
     assert_eq!(next.endpoint("a")["address"], json!([address]));
+    assert_ne!(next.endpoint("x")["address"], json!([address]));
+    // Nor does one that rests keep the file from having it.
+    world.daemon.remove(Kind::Endpoint, "x").unwrap();
+    let next = world.after_crash(&wants).unwrap();
+    assert_eq!(next.endpoint("a")["address"], json!([address]));
 }
 
 #[test]

@@ -191,8 +191,10 @@ impl Port {
         };
         self.device = match served {
             Ok(device) => device,
-            Err(PortError::Worker(error)) => return Err(error),
+            Err(PortError::Worker(error @ WorkerError::Ended(_))) => return Err(error),
             Err(error) => {
+                // Some workers may have theirs already.
+                self.retire(workers)?;
                 let netns =
                     self.wanted.as_ref().and_then(|(path, _)| netns::identity_of(path).ok());
                 Device::Waiting { reason: error.to_string(), netns }
