@@ -131,11 +131,14 @@ impl Switch {
             self.prepare(change, model)?;
         }
         self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
-        for change in changes {
-            if let Change::EndpointAdded(endpoint) = change {
-                self.ports.raise(endpoint.id);
-            }
-        }
+        let added: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::EndpointAdded(endpoint) => Some(endpoint.id),
+                _ => None,
+            })
+            .collect();
+        self.ports.raise(&added);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use dataplane::device::netlink::{self, Link, Netlink};
 use dataplane::device::netns::{self, Netns};
@@ -59,6 +60,10 @@ pub enum DeviceError {
 /// some when eight streams burst.
 const QUEUE_LENGTH: u32 = 4096;
 
+/// How long the kernel is given to act on a carrier; it takes a millisecond, unless the machine is
+/// very busy or the device was set down by somebody else.
+const RUNS: Duration = Duration::from_millis(100);
+
 /// Opens `queues` queues of the device in `netns`: of the one that is there from an earlier run, or
 /// of a new one. It is up and has its addresses, but no carrier yet.
 ///
@@ -84,10 +89,44 @@ pub(super) fn open(
 pub(super) fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
     netns.run(|| {
         let mut netlink = Netlink::open()?;
-        let link = netlink.link(&wanted.name)?;
-        let link = link.ok_or_else(|| DeviceError::Vanished(wanted.name.clone()))?;
+        let link = link(&mut netlink, &wanted.name)?;
         configure(&mut netlink, &link, wanted)
     })?
+}
+
+/// Waits until the kernel has acted on a device's carrier, and lets packets through.
+///
+/// # Errors
+///
+/// [`DeviceError`] when the device is gone.
+pub(super) fn wait_until_running(netns: &Netns, name: &str) -> Result<(), DeviceError> {
+    netns.run(|| {
+        let mut netlink = Netlink::open()?;
+        let deadline = Instant::now() + RUNS;
+        while !link(&mut netlink, name)?.running && Instant::now() < deadline {
+            std::thread::sleep(RUNS / 100);
+        }
+        Ok(())
+    })?
+}
+
+/// Has the device's kernel forget neighbours for which it asked while nobody served the device.
+/// Otherwise traffic would wait for its next question, up to a second.
+///
+/// # Errors
+///
+/// [`DeviceError`] when the device is gone, or the kernel refuses.
+pub(super) fn forget_neighbors(netns: &Netns, name: &str) -> Result<(), DeviceError> {
+    netns.run(|| {
+        let mut netlink = Netlink::open()?;
+        let index = link(&mut netlink, name)?.index;
+        netlink.forget_unresolved_neighbors(index)?;
+        Ok(())
+    })?
+}
+
+fn link(netlink: &mut Netlink, name: &str) -> Result<Link, DeviceError> {
+    netlink.link(name)?.ok_or_else(|| DeviceError::Vanished(name.to_owned()))
 }
 
 /// Removes the device from `netns`, if it is there and heddle's.

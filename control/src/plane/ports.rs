@@ -112,12 +112,13 @@ impl Ports {
         Ok(())
     }
 
-    /// Tells an endpoint's device that it is served.
-    pub fn raise(&self, port: PortId) {
-        if let Some(Port { device: Device::Tap { carrier, .. }, .. }) = self.ports.get(&port) {
-            // A device that is gone meanwhile is noticed by `look_after`.
-            let _ = tap::set_carrier(carrier.as_fd(), true);
-        }
+    /// Tells endpoints' devices that they are served. All must let packets through before the
+    /// first asks for its neighbours again, so that these can answer.
+    pub fn raise(&self, ports: &[PortId]) {
+        let ports = || ports.iter().filter_map(|port| self.ports.get(port));
+        ports().for_each(Port::raise);
+        ports().for_each(|port| port.with_device(device::wait_until_running));
+        ports().for_each(|port| port.with_device(device::forget_neighbors));
     }
 
     /// Changes an endpoint that keeps its port and device.
@@ -238,6 +239,25 @@ impl Port {
         Ok(Device::Memory(far_end))
     }
 
+    /// A device that is gone meanwhile is noticed by [`Port::look_after`].
+    fn raise(&self) {
+        if let Device::Tap { carrier, .. } = &self.device {
+            let _ = tap::set_carrier(carrier.as_fd(), true);
+        }
+    }
+
+    fn with_device(&self, work: impl FnOnce(&Netns, &str) -> Result<(), DeviceError>) {
+        let (Device::Tap { .. }, Some((path, wanted))) = (&self.device, &self.wanted) else {
+            return;
+        };
+        let done = Netns::open(path)
+            .map_err(DeviceError::from)
+            .and_then(|netns| work(&netns, &wanted.name));
+        if let Err(error) = done {
+            tracing::warn!(endpoint = self.name(), %error, "traffic may wait for a second");
+        }
+    }
+
     /// Takes the port off all workers.
     fn retire(&self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
         workers.iter().try_for_each(|worker| worker.detach(self.id()))
@@ -263,8 +283,10 @@ impl Port {
         }
         self.serve(workers)?;
         match &self.device {
-            Device::Tap { carrier, .. } => {
-                let _ = tap::set_carrier(carrier.as_fd(), true);
+            Device::Tap { .. } => {
+                self.raise();
+                self.with_device(device::wait_until_running);
+                self.with_device(device::forget_neighbors);
                 tracing::info!(endpoint = self.name(), "its container is there");
             }
             Device::Waiting { reason, .. } => {

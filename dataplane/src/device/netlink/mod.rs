@@ -1,10 +1,12 @@
-//! A blocking rtnetlink client: links in [`link`], addresses and routes in [`address`].
+//! A blocking rtnetlink client: links in [`link`], addresses and routes in
+//! [`address`], neighbours in [`neighbor`].
 //!
 //! It is blocking because each use is short and runs on a thread that has entered a namespace;
 //! an asynchronous client would need a runtime per namespace. Every wait is bounded.
 
 pub mod address;
 pub mod link;
+pub mod neighbor;
 
 use std::io;
 use std::os::fd::OwnedFd;
