@@ -217,14 +217,24 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
+    #[inline(always)]
     fn run(&mut self, batch: &mut Vec<Packet>) {
         if self.pipeline.tracing() {
-            self.decide::<Traced>(batch);
-            self.dispose::<Traced>(batch);
-        } else {
-            self.decide::<Untraced>(batch);
-            self.dispose::<Untraced>(batch);
+            return self.run_traced(batch);
         }
+        self.decide::<Untraced>(batch);
+        self.dispose::<Untraced>(batch);
+    }
+
+    /// Packet by packet, so that what is told of one is not mixed with what is told of another.
+    #[cold]
+    #[inline(never)]
+    fn run_traced(&mut self, batch: &mut Vec<Packet>) {
+        drain_each(batch, |mut packet| {
+            self.decide::<Traced>(std::slice::from_mut(&mut packet));
+            let verdict = self.verdicts.pop().unwrap_or(Verdict::Drop(drops::NO_QUEUE));
+            self.dispatch::<Traced>(verdict, packet);
+        });
     }
 
     /// Decides, in parts whose prefetched lines stay in the first-level cache. Packets are walked

@@ -64,8 +64,9 @@ impl Pipeline for Switch {
 
     #[inline(always)]
     fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
+        let Some(first) = part.first() else { return };
         let (state, tables) = (&mut self.state, &**self.tables.current());
-        let mut origin = Origin::of(tables, PortId::default());
+        let mut origin = Origin::of(tables, first.in_port);
         part.iter().for_each(Packet::prefetch);
         let mut addresses = std::mem::take(&mut state.addresses);
         addresses.clear();

@@ -291,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn records_of_one_packet_follow_each_other_in_a_batch() {
+        let mut rig = Rig::new(Workload::named("bridge-learned-64").unwrap()).unwrap();
+        let (producer, mut told) = RingBuffer::new(1024);
+        rig.engine.pipeline().follow(Some(Teller::new(Filter::default(), producer)));
+        let port = rig.load(67);
+        rig.process(port);
+        let told: Vec<String> = std::iter::from_fn(|| told.pop().ok()).map(step).collect();
+        assert_eq!(told.len(), 67 * 6);
+        for one in told.chunks(6) {
+            assert_eq!(one[0], "parse");
+            assert_eq!(one[5], "emit");
+        }
+    }
+
+    #[test]
     fn steps_are_told_by_the_walk_itself() {
         let steps = |name| Rig::new(Workload::named(name).unwrap()).unwrap().steps().join(", ");
         let admitted = steps("bridge-endpoints-2");
