@@ -222,6 +222,12 @@ impl<P: Pipeline> Engine<P> {
         if self.pipeline.tracing() {
             return self.run_traced(batch);
         }
+        self.run_untraced(batch);
+    }
+
+    /// On its own, so that the walk's registers are not shared with what is around it.
+    #[inline(never)]
+    fn run_untraced(&mut self, batch: &mut Vec<Packet>) {
         self.decide::<Untraced>(batch);
         self.dispose::<Untraced>(batch);
     }
