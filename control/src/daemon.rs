@@ -161,7 +161,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error`] when the file is wrong, its objects can't be had, the state can't be read, or
+    /// [`enum@Error`] when the file is wrong, its objects can't be had, the state can't be read, or
     /// the data plane can't be started.
     pub fn start(path: &Path, tell: &Arc<dyn Fn(Event) + Send + Sync>) -> Result<Self, Error> {
         let config = Config::load(path)?;
@@ -210,7 +210,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error`]; a file that is wrong changes nothing.
+    /// [`enum@Error`]; a file that is wrong changes nothing.
     pub fn reload(&mut self) -> Result<Reloaded, Error> {
         let config = Config::load(&self.path)?;
         let (desired, skipped) = Desired::new(&config, &self.stored);

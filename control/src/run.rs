@@ -96,7 +96,7 @@ async fn control(path: PathBuf) -> Result<(), RunError> {
 ///
 /// # Errors
 ///
-/// [`daemon::Error`]; a file that is wrong changes nothing.
+/// [`enum@daemon::Error`]; a file that is wrong changes nothing.
 pub fn reload(daemon: &mut Daemon) -> Result<Reloaded, daemon::Error> {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         tell_systemd(&[NotifyState::Reloading, now]);

@@ -15,6 +15,8 @@ pub struct Failure {
     code: u8,
 }
 
+/// It worked.
+const DONE: u8 = 0;
 /// It was tried, and did not work.
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
@@ -34,6 +36,11 @@ impl Failure {
     /// A failure that its output has shown already.
     pub fn shown() -> Self {
         Self::failed("")
+    }
+
+    /// No failure, but a reason to end: whoever reads the output has seen enough.
+    pub fn enough() -> Self {
+        Self { message: String::new(), code: DONE }
     }
 
     /// Prints the message and gives the exit code.

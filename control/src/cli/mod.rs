@@ -52,12 +52,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Writes to standard output. Whoever closes it early, such as `head`, has seen enough.
+/// Writes to standard output. Whoever closes it early, such as `head`, ends the command with it.
 fn print(text: impl std::fmt::Display) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{}", text.to_string().trim_end()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failure::enough()),
         written => written.map_err(|error| Failure::failed(format!("standard output: {error}"))),
     }
 }

@@ -53,7 +53,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error`]; but for [`Error::Switch`], nothing was made.
+    /// [`enum@Error`]; but for [`Error::Switch`], nothing was made.
     pub fn create(&mut self, kind: Kind, body: Value) -> Result<String, Error> {
         kind.check(&body)?;
         let object = kind.stored(body);
@@ -70,7 +70,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error`]; but for [`Error::Switch`], nothing was changed.
+    /// [`enum@Error`]; but for [`Error::Switch`], nothing was changed.
     pub fn update(&mut self, kind: Kind, name: &str, patch: Value) -> Result<(), Error> {
         let mut body = self.own(kind, name)?.clone();
         merge(&mut body, patch);
@@ -90,7 +90,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// [`Error`]; but for [`Error::Switch`], nothing was removed.
+    /// [`enum@Error`]; but for [`Error::Switch`], nothing was removed.
     pub fn remove(&mut self, kind: Kind, name: &str) -> Result<(), Error> {
         self.own(kind, name)?;
         if kind == Kind::Network {
