@@ -9,16 +9,19 @@ use std::sync::Arc;
 use dataplane::ids::PortId;
 use pipelines::fdb::Key;
 use pipelines::storm::Storm;
-use pipelines::tables::{Identity, Port, Role, Segment, Tables};
+use pipelines::tables::{HostStack, Identity, Port, Role, Segment, Tables};
 
 use crate::model::{Change, Endpoint, Model, Network};
+
+/// Packets a second that the host stack takes from one network; a tenth of it at once.
+const HOST_STACK_LIMIT: u64 = 4000;
 
 /// The tables of a whole model. `seed` is to be random: see
 /// [`Stations::new`](pipelines::stations::Stations::new).
 pub fn compile_all(model: &Model, seed: u64) -> Tables {
     let mut tables = Tables::new(seed);
     for network in model.networks.values() {
-        *tables.segments.row_mut(network.id.index()) = segment_row(network);
+        add_network(&mut tables, network);
     }
     for endpoint in model.endpoints.values() {
         add_endpoint(&mut tables, model, endpoint);
@@ -32,12 +35,8 @@ pub fn apply(tables: &Tables, changes: &[Change], model: &Model) -> Tables {
     for change in changes {
         match change {
             Change::EndpointRemoved(endpoint) => remove_endpoint(&mut tables, endpoint),
-            Change::NetworkRemoved(network) => {
-                *tables.segments.row_mut(network.id.index()) = Segment::default();
-            }
-            Change::NetworkAdded(network) => {
-                *tables.segments.row_mut(network.id.index()) = segment_row(network);
-            }
+            Change::NetworkRemoved(network) => remove_network(&mut tables, network),
+            Change::NetworkAdded(network) => add_network(&mut tables, network),
             Change::NetworkChanged { new, .. } => change_network(&mut tables, model, new),
             Change::EndpointAdded(endpoint) => add_endpoint(&mut tables, model, endpoint),
             Change::EndpointChanged { old, new } => {
@@ -49,15 +48,37 @@ pub fn apply(tables: &Tables, changes: &[Change], model: &Model) -> Tables {
     tables
 }
 
+fn add_network(tables: &mut Tables, network: &Network) {
+    *tables.segments.row_mut(network.id.index()) = segment_row(network);
+    *tables.ports.row_mut(network.host.index()) = host_row(network);
+}
+
+fn remove_network(tables: &mut Tables, network: &Network) {
+    *tables.segments.row_mut(network.id.index()) = Segment::default();
+    *tables.ports.row_mut(network.host.index()) = Port::default();
+}
+
 /// A network's row, still without members.
 fn segment_row(network: &Network) -> Segment {
     let addresses = network.spec.subnets.iter().map(|subnet| subnet.gateway);
     let has_address = !network.spec.subnets.is_empty();
     let gateway = Identity::new(network.gateway_mac, addresses);
+    let limit = Arc::new(Storm::new(HOST_STACK_LIMIT));
     Segment {
         gateway: has_address.then(|| Arc::new(gateway)),
         ageing: u32::try_from(network.spec.ageing.duration().as_secs()).unwrap_or(u32::MAX),
+        host: has_address.then_some(HostStack { port: network.host, limit }),
         members: Arc::default(),
+    }
+}
+
+/// The row of the host stack's port.
+fn host_row(network: &Network) -> Port {
+    Port {
+        role: Role::Host(network.id),
+        generation: network.host_generation,
+        mtu: network.spec.mtu,
+        ..Port::default()
     }
 }
 
@@ -104,6 +125,7 @@ fn change_network(tables: &mut Tables, model: &Model, network: &Network) {
     let row = tables.segments.row_mut(network.id.index());
     *row = Segment { members: Arc::clone(&row.members), ..segment_row(network) };
     let members = Arc::clone(&row.members);
+    *tables.ports.row_mut(network.host.index()) = host_row(network);
     for endpoint in model.endpoints_of(&network.spec.name) {
         // One that is still to be added gets its row then.
         if members.binary_search(&endpoint.id).is_ok() {
@@ -138,7 +160,8 @@ mod tests {
             let gateway = row.gateway.as_deref();
             writeln!(text, "segment {number}: ageing {}, members {:?}", row.ageing, row.members)
                 .unwrap();
-            writeln!(text, "  gateway {gateway:?}").unwrap();
+            let host = row.host.as_ref().map(|host| host.port);
+            writeln!(text, "  gateway {gateway:?}, host stack {host:?}").unwrap();
         }
         for (number, row) in tables.ports.iter().enumerate() {
             if row.role != Role::Vacant {
@@ -216,18 +239,20 @@ mod tests {
     }
 
     const GOLDEN: &str = "\
-segment 1: ageing 300, members [PortId(0), PortId(1)]
+segment 1: ageing 300, members [PortId(1), PortId(2)]
   gateway Some(Identity { mac: 02:42:0a:00:09:01, v4: [10.0.9.1], \
-        v6: [fd00:9::1, fe80::42:aff:fe00:901] })
-port 0: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
+        v6: [fd00:9::1, fe80::42:aff:fe00:901] }), host stack Some(PortId(0))
+port 0: Port { role: Host(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
+        identity: None, learns: false, isolated: false, mac_limit: 0, storm: None }
+port 1: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
         identity: Some(Identity { mac: 02:42:0a:00:09:02, v4: [10.0.9.2], \
         v6: [fd00:9::2, fe80::42:aff:fe00:902] }), learns: false, isolated: false, \
         mac_limit: 1024, storm: None }
-port 1: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
+port 2: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
         identity: Some(Identity { mac: 02:42:0a:00:09:03, v4: [10.0.9.3], \
         v6: [fd00:9::3, fe80::42:aff:fe00:903] }), learns: false, isolated: false, \
         mac_limit: 1024, storm: None }
-station 02:42:0a:00:09:02 in 1: PortId(0)
-station 02:42:0a:00:09:03 in 1: PortId(1)
+station 02:42:0a:00:09:02 in 1: PortId(1)
+station 02:42:0a:00:09:03 in 1: PortId(2)
 ";
 }

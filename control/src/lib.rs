@@ -6,6 +6,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod daemon;
+pub mod host;
 pub mod ipam;
 pub mod model;
 pub mod plane;

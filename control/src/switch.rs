@@ -114,8 +114,10 @@ impl Switch {
         }
         self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
         for change in changes {
-            if let Change::EndpointRemoved(endpoint) = change {
-                self.ports.detach(&self.plane, endpoint.id)?;
+            match change {
+                Change::EndpointRemoved(endpoint) => self.ports.detach(&self.plane, endpoint.id)?,
+                Change::NetworkRemoved(network) => self.plane.leave(network)?,
+                _ => {}
             }
         }
         // What was learned behind removed ports goes before their numbers are given again.
@@ -188,12 +190,14 @@ impl Switch {
                     self.ports.change(&self.instance, new, network);
                 }
             }
+            Change::NetworkAdded(network) => self.plane.join(network)?,
             Change::NetworkChanged { new, .. } => {
+                self.plane.rejoin(new);
                 for endpoint in model.endpoints_of(&new.spec.name) {
                     self.ports.change(&self.instance, endpoint, new);
                 }
             }
-            Change::EndpointRemoved(_) | Change::NetworkRemoved(_) | Change::NetworkAdded(_) => {}
+            Change::EndpointRemoved(_) | Change::NetworkRemoved(_) => {}
         }
         Ok(())
     }

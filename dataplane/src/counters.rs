@@ -24,7 +24,7 @@ impl Counter {
 }
 
 /// What one worker counts at one port. Frames are conserved: over all ports and workers,
-/// received + copies + segments = transmitted + punted + drops, once nothing is in flight.
+/// received (or sent by the host stack) + copies + segments = transmitted + punted + drops, once nothing is in flight.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct PortCounters {

@@ -16,6 +16,7 @@ use crate::memory::{Packet, Pool, drain_each};
 use crate::offload::{Capabilities, Checksum};
 use crate::pipeline::{Egress, Pipeline, Trace, Traced, Untraced, Verdict};
 use crate::port::{Intake, Port};
+use crate::sleep::Bell;
 use crate::time::Nanos;
 use crate::wire::checksum;
 use crate::wire::gso::{Cut, Finish};
@@ -45,10 +46,19 @@ pub enum Errand {
 pub struct Neighbours {
     /// Hand-off rings towards the other workers, by number; our own place is empty.
     pub to: Vec<Option<Producer<Errand>>>,
-    /// Hand-off rings from the other workers.
+    /// Hand-off rings from the other workers, and from the host stack.
     pub from: Vec<Consumer<Errand>>,
     /// Towards heddle's own host stack.
-    pub host: Option<Producer<Packet>>,
+    pub host: Option<HostStack>,
+}
+
+/// The way to heddle's own host stack.
+#[derive(Debug)]
+pub struct HostStack {
+    /// Packets for it; [`Packet::in_port`] is the stack's own port in the network.
+    pub ring: Producer<Packet>,
+    /// Wakes it, rung once per batch; `None` where it is driven by hand.
+    pub bell: Option<Arc<Bell>>,
 }
 
 /// Who sends by a port.
@@ -92,6 +102,8 @@ pub struct Engine<P> {
     neighbours: Neighbours,
     /// Of the batch at hand, in its order; empty between batches.
     verdicts: Vec<Verdict>,
+    /// Whether the host stack is still to be told of packets.
+    punted: bool,
 }
 
 impl<P: Pipeline> Engine<P> {
@@ -104,6 +116,7 @@ impl<P: Pipeline> Engine<P> {
             dirty: Vec::with_capacity(BATCH),
             neighbours,
             verdicts: Vec::with_capacity(BATCH),
+            punted: false,
         }
     }
 
@@ -204,7 +217,7 @@ impl<P: Pipeline> Engine<P> {
         self.neighbours.from.iter().any(|ring| !ring.is_empty())
     }
 
-    /// Hands every transmit array to its port.
+    /// Hands every transmit array to its port, and wakes the host stack if it got packets.
     #[inline]
     pub fn flush(&mut self) {
         while let Some(port) = self.dirty.pop() {
@@ -214,6 +227,12 @@ impl<P: Pipeline> Engine<P> {
                 queue.dirty = false;
                 queue.flush(&mut self.pool, counters);
             }
+        }
+        if std::mem::take(&mut self.punted)
+            && let Some(HostStack { bell: Some(bell), .. }) = &self.neighbours.host
+        {
+            // If the wake-up fails, the packets wait for the next one.
+            let _ = bell.ring();
         }
     }
 
@@ -278,7 +297,7 @@ impl<P: Pipeline> Engine<P> {
         match verdict {
             Verdict::Forward(egress) | Verdict::Reply(egress) => self.send::<T>(egress, packet),
             Verdict::Flood(segment) => self.replicate::<T>(segment, packet),
-            Verdict::Punt => self.punt(packet),
+            Verdict::Punt(port) => self.punt(port, packet),
             Verdict::Handoff(worker) => self.hand_off(worker, Errand::Walk(packet)),
             Verdict::Drop(reason) => self.discard(reason, packet),
         }
@@ -328,7 +347,7 @@ impl<P: Pipeline> Engine<P> {
         match slot.place {
             Sender::Queue(_) => self.settle::<T>(egress, packet),
             Sender::At(worker) => self.hand_off(worker, Errand::Transmit(egress, packet)),
-            Sender::Host => self.punt(packet),
+            Sender::Host => self.punt(egress.port, packet),
         }
     }
 
@@ -406,18 +425,24 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    fn punt(&mut self, packet: Packet) {
-        let in_port = packet.in_port;
+    /// Gives a packet to the host stack, whose port in the network is `to`: from there on that
+    /// number says which network the packet belongs to.
+    fn punt(&mut self, to: PortId, mut packet: Packet) {
         let Some(host) = &mut self.neighbours.host else {
             return self.discard(drops::NO_HOST_STACK, packet);
         };
-        match host.push(packet) {
+        let in_port = std::mem::replace(&mut packet.in_port, to);
+        match host.ring.push(packet) {
             Ok(()) => {
+                self.punted = true;
                 if let Some(counters) = self.counters(in_port) {
                     counters.punted.add(1);
                 }
             }
-            Err(PushError::Full(packet)) => self.discard(drops::NO_HOST_STACK, packet),
+            Err(PushError::Full(mut packet)) => {
+                packet.in_port = in_port;
+                self.discard(drops::NO_HOST_STACK, packet);
+            }
         }
     }
 

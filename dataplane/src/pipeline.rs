@@ -25,8 +25,8 @@ pub enum Verdict {
     Flood(SegmentId),
     /// Rewritten in place, goes back where it came from.
     Reply(Egress),
-    /// Is for heddle's own host stack.
-    Punt,
+    /// Is for heddle's own host stack, which has this port in the network.
+    Punt(PortId),
     /// Is another worker's to walk, from the start.
     Handoff(WorkerId),
     /// Goes no further.

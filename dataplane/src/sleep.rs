@@ -29,7 +29,11 @@ impl Wake for mio::Waker {
     }
 }
 
+/// Wakes a thread that sleeps on readiness.
+pub type Bell = Doorbell<mio::Waker>;
+
 /// Wakes one worker, if it sleeps. Shared by the worker and everyone who has work for it.
+#[derive(Debug)]
 pub struct Doorbell<W> {
     asleep: CachePadded<AtomicBool>,
     waker: W,

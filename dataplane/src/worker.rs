@@ -21,11 +21,8 @@ use crate::ids::{PortId, WorkerId};
 use crate::memory::{Packet, Pool};
 use crate::pipeline::Pipeline;
 use crate::port::Intake;
-use crate::sleep::Doorbell;
+use crate::sleep::{Bell, Doorbell};
 use crate::time::Nanos;
-
-/// Wakes a worker that sleeps.
-pub type Bell = Doorbell<Waker>;
 
 /// How a worker is to run.
 #[derive(Clone, Copy, Debug)]
@@ -349,6 +346,9 @@ impl<P: Pipeline> Worker<P> {
     }
 
     fn detach(&mut self, port: PortId) {
+        // What was handed over in its name must not meet a later owner of the number.
+        let now = self.now();
+        self.engine.run_errands(&mut self.batch, now);
         if let Some(device) = self.engine.queue(port).and_then(|queue| queue.readiness()) {
             // Explicitly, since another descriptor of the same queue would keep it registered.
             let _ = self.poll.registry().deregister(&mut SourceFd(&device.as_raw_fd()));

@@ -21,11 +21,21 @@ dataplane::drop_reasons! { Reason::FIRST_OF_PIPELINE,
     NO_ROUTE = "no_route", "The gateway was asked to route, and has no way to the destination.";
     STALE_EGRESS = "stale_egress", "The port that the frame was to leave by belongs to another network by now.";
     TOO_BIG = "too_big", "The packet exceeds the MTU of the port that it was to leave by.";
+    PUNT_LIMIT = "punt_limit", "The network sent heddle itself more than its host stack takes from one network.";
 }
 
-/// All explanations: the loop's and the walk's.
+/// Far enough behind the walk's.
+const FIRST_OF_THE_HOST_STACK: u8 = 48;
+
+dataplane::drop_reasons! { FIRST_OF_THE_HOST_STACK,
+    /// The reasons of heddle's own host stack, beside those that it shares with the others.
+    OF_THE_HOST_STACK,
+    UNANSWERABLE = "unanswerable", "The frame was for heddle itself and can't be answered: damaged, tagged, or from no address of the network.";
+}
+
+/// All explanations: the loop's, the walk's and the host stack's.
 pub fn explanations() -> impl Iterator<Item = &'static Explanation> {
-    OF_THE_LOOP.iter().chain(OF_THE_WALK)
+    OF_THE_LOOP.iter().chain(OF_THE_WALK).chain(OF_THE_HOST_STACK)
 }
 
 #[cfg(test)]

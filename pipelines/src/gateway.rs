@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::ControlFlow::{Break, Continue};
 
+use dataplane::drops::NO_HOST_STACK;
 use dataplane::ids::MacAddr;
 use dataplane::memory::{Kind, Packet};
 use dataplane::offload::{Checksum, Offload};
@@ -40,20 +41,29 @@ pub fn answer<T: Trace>(
         state.tell::<T>(|| Told::Answered(kind));
         return Break(Verdict::Reply(Egress { port: from.id, segment: from.segment }));
     }
-    if mine { Break(receive(gateway, packet)) } else { Continue(()) }
+    if mine { Break(receive(state, from, gateway, packet)) } else { Continue(()) }
 }
 
 /// What becomes of a packet for the gateway's station that has no answer in place.
-fn receive(gateway: &Identity, packet: &Packet) -> Verdict {
+fn receive(state: &WorkerState, from: &Origin<'_>, gateway: &Identity, packet: &Packet) -> Verdict {
     let destination = match packet.layers.kind {
         Kind::Ipv4 => layer3::<ipv4::Header>(packet).map(|(ip, _)| IpAddr::V4(ip.destination())),
         Kind::Ipv6 => layer3::<ipv6::Header>(packet).map(|(ip, _)| IpAddr::V6(ip.destination())),
-        Kind::Arp => return Verdict::Punt,
+        Kind::Arp => return punt(state, from),
         Kind::Other | Kind::Malformed => None,
     };
     match destination {
-        Some(address) if gateway.owns(address) => Verdict::Punt,
+        Some(address) if gateway.owns(address) => punt(state, from),
         _ => Verdict::Drop(drops::NO_ROUTE),
+    }
+}
+
+/// Gives the packet to the host stack, within the network's limit.
+fn punt(state: &WorkerState, from: &Origin<'_>) -> Verdict {
+    match from.host {
+        Some(host) if host.limit.admits(state.now) => Verdict::Punt(host.port),
+        Some(_) => Verdict::Drop(drops::PUNT_LIMIT),
+        None => Verdict::Drop(NO_HOST_STACK),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use dataplane::ids::{PortId, SegmentId};
 
-use crate::tables::{Identity, Port, Segment, Tables};
+use crate::tables::{HostStack, Identity, Port, Segment, Tables};
 
 /// A port with what its rows say. Batches come from one port, so this seldom changes.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,8 @@ pub struct Origin<'t> {
     pub gateway: Option<&'t Identity>,
     /// The gateway's MAC as a word, one that no frame has if there is none.
     pub gateway_mac: u64,
+    /// heddle's own host stack there, if it has one.
+    pub host: Option<&'t HostStack>,
     /// How long addresses learned there live, in seconds.
     pub ageing: u32,
 }
@@ -30,7 +32,9 @@ impl<'t> Origin<'t> {
         let row = tables.segment(segment);
         let gateway = row.and_then(|row: &Segment| row.gateway.as_deref());
         let gateway_mac = gateway.map_or(u64::MAX, |gateway| gateway.mac.to_u64());
-        Self { id, port, segment, gateway, gateway_mac, ageing: row.map_or(0, |row| row.ageing) }
+        let host = row.and_then(|row| row.host.as_ref());
+        let ageing = row.map_or(0, |row| row.ageing);
+        Self { id, port, segment, gateway, gateway_mac, host, ageing }
     }
 
     /// Looks the next packet's port up, unless it is the same.

@@ -125,8 +125,19 @@ pub struct Segment {
     pub gateway: Option<Arc<Identity>>,
     /// How long a learned address lives, in seconds.
     pub ageing: u32,
+    /// heddle's own host stack in this network, if it has one.
+    pub host: Option<HostStack>,
     /// The ports that a flood reaches, in the order of their numbers.
     pub members: Arc<Vec<PortId>>,
+}
+
+/// heddle's own host stack in a network.
+#[derive(Debug, Clone)]
+pub struct HostStack {
+    /// Its port.
+    pub port: PortId,
+    /// How much it takes from the network, so that one network leaves room for the others.
+    pub limit: Arc<Storm>,
 }
 
 impl Tables {

@@ -119,7 +119,7 @@ impl Ids {
         self.segments.allocate().map(SegmentId)
     }
 
-    /// A number for an endpoint.
+    /// A number for an endpoint, or for the host stack in a network.
     ///
     /// # Errors
     ///

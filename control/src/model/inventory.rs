@@ -40,7 +40,7 @@ pub struct Plan {
 pub struct Retired {
     /// Of networks.
     pub segments: Vec<SegmentId>,
-    /// Of endpoints.
+    /// Of endpoints, and of the host stack in networks.
     pub ports: Vec<PortId>,
 }
 
@@ -150,11 +150,15 @@ impl<'a> Planner<'a> {
             let old = self.old.networks.get(&spec.name);
             let id = old.map_or_else(|| self.next.ids.allocate_segment(), |old| Ok(old.id));
             let Some(id) = self.number(&spec.name, id) else { continue };
+            let host = old.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.host));
+            let Some(host) = self.number(&spec.name, host) else { continue };
             self.records.extend(self.next.ipam.set_network(spec));
             let gateways = spec.subnets.iter().map(|subnet| subnet.gateway);
             let gateway_mac = mac::default(gateways, &format!("gateway of {}", spec.name), 0);
-            let network = Network { id, origin: *origin, spec: spec.clone(), gateway_mac };
-            self.next.model.networks.insert(spec.name.clone(), Arc::new(network));
+            let host_generation = self.next.ids.generation(host);
+            let (origin, spec) = (*origin, spec.clone());
+            let network = Network { id, origin, spec, host, host_generation, gateway_mac };
+            self.next.model.networks.insert(network.spec.name.clone(), Arc::new(network));
         }
         let models = &self.next.model.networks;
         let gone = self.next.ipam.networks().filter(|name| !models.contains_key(*name));
@@ -275,8 +279,14 @@ impl<'a> Planner<'a> {
             }
         }
         for (name, old) in &self.old.networks {
-            if !model.networks.contains_key(name) && ids.retire_segment(old.id).is_ok() {
+            if model.networks.contains_key(name) {
+                continue;
+            }
+            if ids.retire_segment(old.id).is_ok() {
                 retired.segments.push(old.id);
+            }
+            if ids.retire_port(old.host).is_ok() {
+                retired.ports.push(old.host);
             }
         }
         retired

@@ -47,6 +47,10 @@ pub struct Network {
     pub origin: Origin,
     /// What was asked for.
     pub spec: config::Network,
+    /// The port of heddle's own host stack, kept as long as the network exists.
+    pub host: PortId,
+    /// How often that port's number has been given.
+    pub host_generation: PortGeneration,
     /// heddle's own address on the segment.
     pub gateway_mac: MacAddr,
 }

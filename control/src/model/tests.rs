@@ -52,7 +52,7 @@ fn fixed_addresses_come_before_automatic_ones() {
     assert_eq!(addresses(&next, "b"), ["10.0.9.2/24", "fd00:9::3/64"]);
     assert_eq!(addresses(&next, "a"), ["10.0.9.3/24", "fd00:9::2/64"]);
     let a = &next.model().endpoints["a"];
-    assert_eq!((a.id, a.segment), (PortId(0), SegmentId(1)));
+    assert_eq!((a.id, a.segment), (PortId(1), SegmentId(1)));
     assert_eq!(a.mac.to_string(), "02:42:0a:00:09:03");
     assert_eq!(next.model().networks["lan"].gateway_mac.to_string(), "02:42:0a:00:09:01");
     assert_eq!((changes.len(), records.len()), (3, 4));
@@ -81,7 +81,7 @@ fn a_removed_endpoint_retires_its_number_and_rests_its_addresses() {
     let (without_b, _) = BASE.rsplit_once("[[port]]").unwrap();
     let Plan { mut next, changes, retired, .. } = plan(&first, without_b, 10);
     assert!(matches!(&changes[..], [Change::EndpointRemoved(b)] if b.spec.name == "b"));
-    assert_eq!(retired.ports, [PortId(1)]);
+    assert_eq!(retired.ports, [PortId(2)]);
 
     let with_c = BASE.replace("\"b\"", "\"c\"");
     let refused = next.plan(&desired(&with_c), at(69)).unwrap_err();
@@ -89,9 +89,9 @@ fn a_removed_endpoint_retires_its_number_and_rests_its_addresses() {
         &refused[..],
         [PlanError::Address { source: ipam::Error::Resting { .. }, .. }]
     ));
-    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(2));
+    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(3));
     next.release(&retired).unwrap();
-    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(1));
+    assert_eq!(plan(&next, &with_c, 70).next.model().endpoints["c"].id, PortId(2));
     assert!(next.release(&retired).is_err());
 }
 
@@ -100,8 +100,8 @@ fn another_network_or_device_is_another_port() {
     let first = plan(&Inventory::default(), BASE, 0).next;
     let moved = BASE.replace("name = \"b\"\nkind = \"memory\"", "name = \"b\"\nkind = \"pcap\"");
     let second = plan(&first, &moved, 1);
-    assert_eq!(second.retired.ports, [PortId(1)]);
-    assert_eq!(second.next.model().endpoints["b"].id, PortId(2));
+    assert_eq!(second.retired.ports, [PortId(2)]);
+    assert_eq!(second.next.model().endpoints["b"].id, PortId(3));
     assert_eq!(addresses(&second.next, "b"), addresses(&first, "b"));
     assert!(matches!(&second.changes[..], [Change::EndpointRemoved(_), Change::EndpointAdded(_)]));
 
@@ -130,7 +130,7 @@ fn a_removed_network_is_forgotten() {
     assert_eq!(next.ipam().leases().count(), 0);
     assert!(matches!(&changes[..], [.., Change::NetworkRemoved(_)]));
     assert_eq!((changes.len(), records.iter().filter(|r| r.lease.is_none()).count()), (3, 4));
-    assert_eq!((retired.ports.len(), retired.segments), (2, vec![SegmentId(1)]));
+    assert_eq!((retired.ports.len(), retired.segments), (3, vec![SegmentId(1)]));
 }
 
 #[test]
@@ -208,6 +208,12 @@ fn wish() -> impl Strategy<Value = String> {
     )
 }
 
+/// The port numbers of all endpoints, and of the host stack in all networks.
+fn numbers(model: &Model) -> HashSet<PortId> {
+    let hosts = model.networks.values().map(|network| network.host);
+    model.endpoints.values().map(|endpoint| endpoint.id).chain(hosts).collect()
+}
+
 proptest! {
     /// Whatever is wished for one after the other: numbers and addresses are unique, none is
     /// used again too early, and what was recorded is enough to restart from.
@@ -222,8 +228,8 @@ proptest! {
             // A fixed address that is taken or rests refuses the whole wish.
             let Ok(plan) = inventory.plan(&desired, at(now)) else { continue };
             let model = plan.next.model();
-            let ids: HashSet<PortId> = model.endpoints.values().map(|e| e.id).collect();
-            prop_assert_eq!(ids.len(), model.endpoints.len());
+            let ids = numbers(model);
+            prop_assert_eq!(ids.len(), model.endpoints.len() + model.networks.len());
             prop_assert!(ids.is_disjoint(&resting));
             let mut seen = HashSet::new();
             for endpoint in model.endpoints.values() {
@@ -238,8 +244,7 @@ proptest! {
                     prop_assert_eq!(&lease.unwrap().owner, &endpoint.spec.name);
                 }
             }
-            let gone = inventory.model().endpoints.values().filter(|e| !ids.contains(&e.id));
-            let gone: HashSet<PortId> = gone.map(|e| e.id).collect();
+            let gone = &numbers(inventory.model()) - &ids;
             prop_assert_eq!(&gone, &plan.retired.ports.iter().copied().collect());
             for record in plan.records {
                 stored.insert((record.network.clone(), record.address), record);

@@ -2,13 +2,15 @@
 //! of all endpoints.
 
 mod device;
+mod gateways;
 mod ports;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::PortCounters;
-use dataplane::engine::{Errand, Neighbours};
+use dataplane::engine::{BATCH, Errand, Neighbours};
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::memory::{Arena, ArenaError, Geometry, Pool};
 use dataplane::publish::{Generation, Publication};
@@ -19,11 +21,13 @@ use pipelines::fdb::{self, Sweeper};
 use pipelines::state::{Learning, WorkerState};
 use pipelines::switch::Switch;
 use pipelines::tables::Tables;
-use rtrb::RingBuffer;
+use rtrb::{Producer, RingBuffer};
 use thiserror::Error;
 
 pub use device::{DeviceError, remove_strays};
 pub use ports::{Device, Port, Ports, sum};
+
+use crate::host::{Host, Wiring};
 
 /// How large the data plane is.
 #[derive(Debug, Clone)]
@@ -54,6 +58,9 @@ pub enum PlaneError {
     /// The tables have more subscribers than workers.
     #[error(transparent)]
     Subscribe(#[from] dataplane::publish::SubscribeError),
+    /// No thread or descriptor for the host stack.
+    #[error("the host stack can't start: {0}")]
+    Host(std::io::Error),
     /// A worker has not taken up tables in time.
     #[error("a worker has not taken up generation {0} within {GRACE:?}")]
     Stuck(Generation),
@@ -62,6 +69,9 @@ pub enum PlaneError {
 /// Packet memory, workers and tables.
 pub struct Plane {
     workers: Vec<Handle<Switch>>,
+    host: Host,
+    /// What the host stack's port in each network has counted, by worker.
+    gateways: BTreeMap<PortId, CountersByWorker>,
     tables: Publication<Tables>,
     fdb: Arc<fdb::Table>,
     sweeper: Sweeper,
@@ -91,15 +101,16 @@ impl Plane {
         tell: &Arc<dyn Fn(Event) + Send + Sync>,
     ) -> Result<Self, PlaneError> {
         let count = settings.cores.len();
-        let owners = u16::try_from(count).unwrap_or(u16::MAX);
-        let (fdb, pools) = memory(settings.memory, owners, seed)?;
+        let owners = u16::try_from(count + 1).unwrap_or(u16::MAX);
+        let (fdb, mut pools) = memory(settings.memory, owners, seed)?;
+        let host_pool = pools.pop().ok_or(ArenaError::Owners(owners))?;
+        let mut wiring = Wiring::new().map_err(PlaneError::Host)?;
+        let (neighbours, from_host) = neighbours(count, &mut wiring);
         let tables = Publication::new(Arc::new(tables), count);
         let origin = Instant::now();
         let mut workers = Vec::new();
         let mut learning = Vec::new();
-        for ((pool, neighbours), &core) in
-            pools.into_iter().zip(neighbours(count)).zip(&settings.cores)
-        {
+        for ((pool, neighbours), &core) in pools.into_iter().zip(neighbours).zip(&settings.cores) {
             let state = WorkerState::new(Arc::clone(&fdb));
             learning.push(Arc::clone(&state.learning));
             let switch = Switch::new(state, tables.subscribe(pool.owner())?);
@@ -109,7 +120,12 @@ impl Plane {
             workers.push(Handle::start(switch, pool, neighbours, policy, origin, tell)?);
         }
         let sweeper = Sweeper::new(Arc::clone(&fdb));
-        Ok(Self { workers, tables, fdb, sweeper, learning, origin })
+        let bell = workers.first().map(|worker| Arc::clone(worker.bell()));
+        let bell = bell.ok_or(ArenaError::Owners(0))?;
+        let host = Host::start(wiring, host_pool, from_host, bell, origin);
+        let host = host.map_err(PlaneError::Host)?;
+        let gateways = BTreeMap::new();
+        Ok(Self { workers, host, gateways, tables, fdb, sweeper, learning, origin })
     }
 
     /// The workers, by number.
@@ -200,10 +216,15 @@ fn learned_table(bytes: usize, seed: [u64; 2]) -> Result<Arc<fdb::Table>, PlaneE
     Ok(Arc::new(fdb::Table::new(lines, PORTS, seed)?))
 }
 
-/// Hand-off rings from every worker to every other.
-fn neighbours(count: usize) -> Vec<Neighbours> {
+/// Hand-off rings from every worker to every other and to the host stack, and from that to the
+/// first worker.
+fn neighbours(count: usize, host: &mut Wiring) -> (Vec<Neighbours>, Producer<Errand>) {
     let mut all: Vec<Neighbours> = (0..count)
-        .map(|_| Neighbours { to: (0..count).map(|_| None).collect(), ..Neighbours::default() })
+        .map(|_| Neighbours {
+            to: (0..count).map(|_| None).collect(),
+            from: Vec::new(),
+            host: Some(host.way()),
+        })
         .collect();
     for from in 0..count {
         for to in (0..count).filter(|&to| to != from) {
@@ -212,7 +233,12 @@ fn neighbours(count: usize) -> Vec<Neighbours> {
             all[to].from.push(consumer);
         }
     }
-    all
+    // No deeper than a worker empties at once: see its `detach`.
+    let (from_host, consumer) = RingBuffer::new(BATCH);
+    if let Some(first) = all.first_mut() {
+        first.from.push(consumer);
+    }
+    (all, from_host)
 }
 
 /// The worker that serves a port whose device has only one queue.

@@ -85,10 +85,10 @@ impl Summary {
         let first = self.span.map_or(frame.time, |(first, _)| first);
         self.span = Some((first, frame.time));
         self.ports.entry(frame.port).and_modify(|port| port.frames_in += 1);
-        for &out in &fate.to {
+        for &out in fate.to.iter().chain(&fate.answers) {
             self.ports.entry(out).and_modify(|port| port.frames_out += 1);
         }
-        self.punted += u64::from(fate.verdict == Verdict::Punt);
+        self.punted += u64::from(matches!(fate.verdict, Verdict::Punt(_)));
         if let Some(reason) = fate.reason {
             *self.dropped.entry(reason).or_default() += 1;
         }

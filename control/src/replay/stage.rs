@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dataplane::counters::PortCounters;
 use dataplane::drops::Reason;
-use dataplane::engine::{Engine, Neighbours, Place};
+use dataplane::engine::{BATCH, Engine, Neighbours, Place};
 use dataplane::ids::PortId;
 use dataplane::memory::Packet;
 use dataplane::pipeline::{Pipeline, Verdict};
@@ -22,6 +22,7 @@ use rtrb::{Consumer, RingBuffer};
 
 use super::merge::Frame;
 use crate::compile;
+use crate::host::{ByHand, Site};
 use crate::model::Model;
 use crate::plane::{self, PlaneError};
 
@@ -34,6 +35,8 @@ pub(super) struct Fate {
     pub(super) reason: Option<Reason>,
     /// The ports that copies left by, in the order in which they were made.
     pub(super) to: Vec<PortId>,
+    /// The ports that answers of heddle's own host stack left by.
+    pub(super) answers: Vec<PortId>,
 }
 
 /// An engine and everything around it that control and a worker's thread would do.
@@ -43,8 +46,7 @@ pub(super) struct Stage {
     sweeper: Sweeper,
     counters: BTreeMap<PortId, Arc<PortCounters>>,
     told: Consumer<Told>,
-    /// What is for heddle's own host stack.
-    punted: Consumer<Packet>,
+    host: ByHand,
     batch: Vec<Packet>,
     /// The second in which old addresses were last swept out; `None` before the first frame.
     swept: Option<Tick>,
@@ -54,28 +56,34 @@ pub(super) struct Stage {
 /// stranger has crowded here.
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// What a walk tells before it is decided, at most.
+/// What a walk tells before it is decided, at most; the host stack has a batch of them walked.
 const STEPS: usize = 16;
 
 impl Stage {
     /// A stage for the networks and endpoints of `model`, with `memory` bytes.
     pub(super) fn new(model: &Model, memory: usize) -> Result<Self, PlaneError> {
-        let (fdb, mut pools) = plane::memory(memory, 1, [SEED, SEED])?;
+        let (fdb, mut pools) = plane::memory(memory, 2, [SEED, SEED])?;
         let tables = Publication::new(Arc::new(compile::compile_all(model, SEED)), 1);
-        let pool = pools.remove(0);
+        let (host_pool, pool) = (pools.remove(1), pools.remove(0));
         let mut switch =
             Switch::new(WorkerState::new(Arc::clone(&fdb)), tables.subscribe(pool.owner())?);
-        let (teller, told) = RingBuffer::new(model.endpoints.len() + STEPS);
+        let (teller, told) = RingBuffer::new(model.endpoints.len() + STEPS * (1 + BATCH));
         switch.follow(Some(Teller::new(Filter::default(), teller)));
-        let (host, punted) = RingBuffer::new(1);
-        let neighbours = Neighbours { host: Some(host), ..Neighbours::default() };
+        let (to_worker, from_host) = RingBuffer::new(BATCH);
+        let (mut host, way) = ByHand::new(host_pool, to_worker);
+        let neighbours = Neighbours { to: Vec::new(), from: vec![from_host], host: Some(way) };
+        let mut engine = Engine::new(switch, pool, neighbours);
+        for network in model.networks.values() {
+            engine.attach(network.host, Place::Host, Arc::default());
+            host.join(network.host, Site::of(network));
+        }
         Ok(Self {
-            engine: Engine::new(switch, pool, neighbours),
+            engine,
             tables,
             sweeper: Sweeper::new(fdb),
             counters: BTreeMap::new(),
             told,
-            punted,
+            host,
             batch: Vec::new(),
             swept: None,
         })
@@ -99,13 +107,22 @@ impl Stage {
         }
         self.engine.process(frame.port, &mut self.batch, frame.time);
         self.engine.flush();
-        while let Ok(packet) = self.punted.pop() {
-            self.engine.pool().give(packet.into_frame());
-        }
         let after = self.drops(frame.port);
         let reason = before.iter().zip(&after).position(|(before, after)| before < after);
         let reason = reason.and_then(|number| u8::try_from(number).ok()).map(Reason::new);
-        self.fate(reason)
+        let mut fate = self.fate(reason);
+        self.let_host_answer(frame.time);
+        fate.answers = self.fate(None).to;
+        fate
+    }
+
+    /// Takes what heddle's own host stack answers through the pipeline.
+    fn let_host_answer(&mut self, now: Nanos) {
+        while self.host.turn(now) {
+            self.engine.run_errands(&mut self.batch, now);
+            self.engine.flush();
+            self.engine.pool().collect();
+        }
     }
 
     /// Closes all ports.
@@ -136,7 +153,12 @@ impl Stage {
             counters.rx_packets.add(1);
             counters.drops.of(reason).add(1);
         }
-        Fate { verdict: Verdict::Drop(reason), reason: Some(reason), to: Vec::new() }
+        Fate {
+            verdict: Verdict::Drop(reason),
+            reason: Some(reason),
+            to: Vec::new(),
+            answers: Vec::new(),
+        }
     }
 
     fn drops(&self, port: PortId) -> [u64; Reason::COUNT] {
@@ -162,6 +184,6 @@ impl Stage {
             Some(reason) if to.is_empty() => verdict = Verdict::Drop(reason),
             _ => {}
         }
-        Fate { verdict, reason, to }
+        Fate { verdict, reason, to, answers: Vec::new() }
     }
 }

@@ -274,8 +274,9 @@ fn what_leaves_is_in_the_captures() {
     assert_eq!(scene.left_by("alone-2"), []);
     assert_eq!(scene.left_by("a"), untouched(&[15, 16, 17]));
     assert_eq!(scene.left_by("c"), untouched(&[17, 19]));
+    // In place, and by the host stack.
     let replies = scene.left_by("w1");
-    assert_eq!(replies.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    assert_eq!(replies.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [2, 3, 4, 5, 8]);
     for (_, reply) in replies {
         assert_eq!((&reply[..6], &reply[6..12]), (&W1[..], &GATEWAY[..]));
     }

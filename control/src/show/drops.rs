@@ -21,7 +21,7 @@ pub struct Drop {
     pub reason: String,
     /// Frames that ended for it, of all ports that there are.
     pub count: u64,
-    /// The ports that most of them came in by.
+    /// The ports that most of them came in by; a gateway's is that of heddle's own host stack.
     pub ports: Vec<AtPort>,
     /// What happened, and what to look at.
     pub sentence: String,
@@ -81,13 +81,17 @@ impl View {
 fn at_ports(switch: &Switch, reason: Reason) -> (u64, Vec<AtPort>) {
     let counted = switch.ports.iter().map(|(_, port)| {
         let count = sum(&port.counters, |c| c.drops.of(reason).read());
-        (count, port.name())
+        (count, port.name().to_owned())
     });
-    let mut ports: Vec<(u64, &str)> = counted.filter(|(count, _)| *count > 0).collect();
+    let gateways = switch.inventory.model().networks.values().map(|network| {
+        (switch.plane.gateway_drops(network, reason), format!("gateway of {}", network.spec.name))
+    });
+    let counted = counted.chain(gateways).filter(|(count, _)| *count > 0);
+    let mut ports: Vec<(u64, String)> = counted.collect();
     let total = ports.iter().map(|(count, _)| count).sum();
     ports.sort_by(|a, b| b.cmp(a));
     let most = ports.into_iter().take(MOST_PORTS);
-    (total, most.map(|(count, port)| AtPort { port: port.to_owned(), count }).collect())
+    (total, most.map(|(count, port)| AtPort { port, count }).collect())
 }
 
 #[cfg(test)]

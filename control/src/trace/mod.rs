@@ -111,7 +111,7 @@ impl Line<'_> {
             Verdict::Flood(segment) => json["network"] = self.names.network(segment).into(),
             Verdict::Handoff(worker) => json["worker"] = worker.0.into(),
             Verdict::Drop(reason) => json["reason"] = explain(reason).0.into(),
-            Verdict::Punt => {}
+            Verdict::Punt(_) => {}
         }
         json
     }
@@ -122,7 +122,7 @@ impl Line<'_> {
             Verdict::Forward(way) => write!(f, "forward to {}", names.port(way.port)),
             Verdict::Reply(way) => write!(f, "reply to {}", names.port(way.port)),
             Verdict::Flood(segment) => write!(f, "flood {}", names.network(segment)),
-            Verdict::Punt => write!(f, "punt to heddle's own host stack"),
+            Verdict::Punt(_) => write!(f, "punt to heddle's own host stack"),
             Verdict::Handoff(worker) => write!(f, "hand off to worker {worker}"),
             Verdict::Drop(reason) => {
                 let (symbol, sentence) = explain(reason);
@@ -189,7 +189,7 @@ pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
         Verdict::Forward(_) => "forward",
         Verdict::Flood(_) => "flood",
         Verdict::Reply(_) => "reply",
-        Verdict::Punt => "punt",
+        Verdict::Punt(_) => "punt",
         Verdict::Handoff(_) => "handoff",
         Verdict::Drop(_) => "drop",
     }
@@ -264,7 +264,7 @@ mod tests {
             (Told::Answered(Kind::Arp), "  answer   the gateway answers in arp"),
             (Told::Decided(Verdict::Forward(WAY)), "  verdict  forward to web-2"),
             (Told::Decided(Verdict::Flood(SegmentId(1))), "  verdict  flood web"),
-            (Told::Decided(Verdict::Punt), "  verdict  punt to heddle's own host stack"),
+            (Told::Decided(Verdict::Punt(PortId(3))), "  verdict  punt to heddle's own host stack"),
             (Told::Emitted(WAY), "  emit     by web-2"),
             (
                 Told::Refused(WAY, Verdict::Drop(drops::TOO_BIG)),

@@ -138,6 +138,7 @@ impl Network {
         *tables.segments.row_mut(SEGMENT.index()) = Segment {
             gateway: Some(Arc::new(Identity::new(GATEWAY_MAC, [IpAddr::V4(GATEWAY)]))),
             ageing: AGEING_SECONDS,
+            host: None,
             members: Arc::new((0..self.ports()).map(PortId).collect()),
         };
         tables

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataplane::counters::PortCounters;
 use dataplane::drops::Reason;
-use dataplane::engine::{Engine, Neighbours, Place};
+use dataplane::engine::{Engine, HostStack, Neighbours, Place};
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
 use dataplane::memory::{Arena, Geometry, Packet};
 use dataplane::offload::{Capabilities, Offload};
@@ -16,8 +16,9 @@ use dataplane::time::Nanos;
 use pipelines::drops;
 use pipelines::fdb::{self, Key};
 use pipelines::state::{Learning, WorkerState};
+use pipelines::storm::Storm;
 use pipelines::switch::Switch;
-use pipelines::tables::{Identity, Port, Role, Segment, Tables};
+use pipelines::tables::{self, Identity, Port, Role, Segment, Tables};
 use rtrb::{Consumer, RingBuffer};
 
 /// Endpoints with identities.
@@ -93,6 +94,10 @@ pub(crate) struct Bench {
     pub(crate) learning: Arc<Learning>,
 }
 
+/// The host stack's port in every network.
+const HOST: PortId = PortId(9);
+/// Packets that it takes from a network, a second; a tenth of it at once.
+pub(crate) const PUNTS: u64 = 670;
 const MEMORY: Geometry = Geometry { owners: 1, small: 257, runs: 67 };
 
 impl Bench {
@@ -113,7 +118,8 @@ impl Bench {
         let learning = Arc::clone(&state.learning);
         let switch = Switch::new(state, tables.subscribe(pool.owner()).unwrap());
         let (host_ring, host) = RingBuffer::new(1);
-        let neighbours = Neighbours { host: Some(host_ring), ..Neighbours::default() };
+        let way = HostStack { ring: host_ring, bell: None };
+        let neighbours = Neighbours { host: Some(way), ..Neighbours::default() };
         let mut engine = Engine::new(switch, pool, neighbours);
         let ports = (0..9).map(|number| attach(&mut engine, PortId(number))).collect();
         Self { engine, tables, ports, host, now: Nanos(Nanos::SECOND.0), learning }
@@ -153,6 +159,7 @@ impl Bench {
         }
         while let Ok(packet) = self.host.pop() {
             fate.punted += 1;
+            assert_eq!(packet.in_port, HOST, "the host stack knows the network by it");
             self.engine.pool().give(packet.into_frame());
         }
         let after = self.drops();
@@ -200,7 +207,10 @@ fn tables() -> Tables {
             tables.stations.insert(Key::new(segment, mac(number)).unwrap(), port);
         }
         let row = tables.segments.row_mut(segment.index());
-        *row = Segment { gateway: gateway.clone(), ageing: 10, members: row.members.clone() };
+        let limit = Arc::new(Storm::new(PUNTS));
+        let host = Some(tables::HostStack { port: HOST, limit });
+        let (gateway, members) = (gateway.clone(), row.members.clone());
+        *row = Segment { gateway, ageing: 10, host, members };
         Arc::make_mut(&mut row.members).push(port);
     }
     assert_eq!(u64::from(tables.segment(OPEN).unwrap().ageing), AGEING);

@@ -11,7 +11,7 @@ use pipelines::drops::OF_THE_WALK;
 use pipelines::fdb::Key;
 use pipelines::storm::Storm;
 
-use crate::bench::{Bench, GATEWAY, GUARDED, V4_GATEWAY, V6_GATEWAY, mac, v4, v6};
+use crate::bench::{Bench, GATEWAY, GUARDED, PUNTS, V4_GATEWAY, V6_GATEWAY, mac, v4, v6};
 use crate::frames::{Neighbor, arp, dhcp, echo, tagged, tcp, udp, udp6};
 
 /// A frame that is dropped, with the port that it comes in by and the reason.
@@ -86,16 +86,34 @@ fn refused() -> Vec<Case> {
 #[test]
 fn every_reason_is_met_by_a_frame() {
     let mut bench = Bench::new();
-    let mut met: BTreeSet<&str> = ["storm", "stale_egress"].into();
+    let mut met: BTreeSet<&str> = ["storm", "stale_egress", "punt_limit"].into();
     for (reason, port, frame) in spoofed().into_iter().chain(refused()) {
         let fate = bench.send(port, &frame);
         assert_eq!(fate.dropped, [reason], "{frame:02x?}");
         assert!(fate.out.is_empty() && fate.punted == 0, "{reason}: {fate:?}");
         met.insert(reason);
     }
-    // Storm and stale egress have tests of their own below.
+    // These three have tests of their own below.
     let all: BTreeSet<&str> = OF_THE_WALK.iter().map(|known| known.symbol).collect();
     assert_eq!(met, all);
+}
+
+#[test]
+fn the_host_stack_takes_so_much_from_one_network() {
+    let mut bench = Bench::new();
+    let fragment = |port: u8| {
+        let mut fragment = echo(mac(port), GATEWAY, (v4(port), V4_GATEWAY), 67);
+        fragment[20] = 0x20;
+        fragment
+    };
+    for _ in 0..PUNTS / 10 {
+        assert_eq!(bench.send(0, &fragment(0)).punted, 1);
+    }
+    assert_eq!(bench.send(0, &fragment(0)).dropped, ["punt_limit"]);
+    assert_eq!(bench.send(1, &fragment(1)).dropped, ["punt_limit"]);
+    assert_eq!(bench.send(3, &fragment(3)).punted, 1, "another network");
+    bench.wait(Duration::from_millis(10));
+    assert_eq!(bench.send(0, &fragment(0)).punted, 1);
 }
 
 #[test]

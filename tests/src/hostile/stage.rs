@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dataplane::counters::PortCounters;
 use dataplane::drops::{self, Reason};
-use dataplane::engine::{BATCH, Engine, Neighbours, Place};
+use dataplane::engine::{BATCH, Engine, HostStack, Neighbours, Place};
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
 use dataplane::memory::{Arena, Geometry, Packet, Pool};
 use dataplane::offload::{Capabilities, Checksum, Offload};
@@ -19,7 +19,7 @@ use pipelines::fdb::{self, Key, Sweeper};
 use pipelines::state::WorkerState;
 use pipelines::storm::Storm;
 use pipelines::switch::Switch;
-use pipelines::tables::{Identity, Port, Role, Segment, Tables};
+use pipelines::tables::{self, Identity, Port, Role, Segment, Tables};
 use rtrb::{Consumer, RingBuffer};
 
 use super::Shot;
@@ -67,7 +67,8 @@ impl Stage {
         let subscriber = tables.subscribe(pool.owner()).expect("the first of one");
         let switch = Switch::new(WorkerState::new(Arc::clone(&fdb)), subscriber);
         let (host_ring, host) = RingBuffer::new(3);
-        let neighbours = Neighbours { host: Some(host_ring), ..Neighbours::default() };
+        let way = HostStack { ring: host_ring, bell: None };
+        let neighbours = Neighbours { host: Some(way), ..Neighbours::default() };
         let mut engine = Engine::new(switch, pool, neighbours);
         let ports = (0..PORTS).map(|number| attach(&mut engine, PortId(number))).collect();
         let sweeper = Sweeper::new(fdb);
@@ -302,8 +303,10 @@ fn tables() -> Tables {
     for (segment, members) in [(1, vec![0, 1, 2, 4, 40]), (2, vec![3, 4]), (3, vec![5, 6])] {
         let members = members.into_iter().map(PortId).collect();
         let gateway = gateway.clone().filter(|_| segment != 3);
+        let limit = Arc::new(Storm::new(67));
+        let host = tables::HostStack { port: PortId(PORTS), limit };
         *tables.segments.row_mut(segment) =
-            Segment { gateway, ageing: 10, members: Arc::new(members) };
+            Segment { gateway, ageing: 10, host: Some(host), members: Arc::new(members) };
     }
     tables
 }
