@@ -22,7 +22,7 @@ fn every_row_of_the_lab_passes() {
     assert!(rows.len() > 10 && failed.is_empty(), "{failed:#?}");
     assert!(status.success(), "{status}");
     println!("figure: the lab takes {:.1} s", report["seconds"].as_f64().unwrap());
-    assert_eq!(leftovers(&prefix), [PathBuf::new(); 0]);
+    assert_nothing_is_left(&prefix);
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn an_interrupted_lab_leaves_nothing() {
     let switch = lab.switch();
     lab.signal(Signal::INT);
     assert_eq!(lab.child.wait().unwrap().code(), Some(1));
-    assert_eq!(leftovers(&lab.prefix), [PathBuf::new(); 0]);
+    assert_nothing_is_left(&lab.prefix);
     assert!(!switch.is_alive(), "its heddle still runs");
 }
 
@@ -50,7 +50,7 @@ fn the_next_lab_removes_what_a_killed_one_left() {
     });
     next.signal(Signal::INT);
     next.child.wait().unwrap();
-    assert_eq!(leftovers(&next.prefix), [PathBuf::new(); 0]);
+    assert_nothing_is_left(&next.prefix);
 }
 
 /// A running `heddle lab`.
@@ -82,6 +82,11 @@ impl Lab {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
     }
+}
+
+fn assert_nothing_is_left(prefix: &str) {
+    let found = leftovers(prefix);
+    assert!(found.is_empty(), "{found:?}");
 }
 
 /// Namespaces and files of a lab.

@@ -64,20 +64,24 @@ const QUEUE_LENGTH: u32 = 4096;
 /// very busy or the device was set down by somebody else.
 const RUNS: Duration = Duration::from_millis(100);
 
+/// A device whose queues are open.
+pub(super) struct Opened {
+    /// As many as were asked for.
+    pub(super) queues: Vec<OwnedFd>,
+    /// Whether an earlier heddle has served it.
+    pub(super) adopted: bool,
+}
+
 /// Opens `queues` queues of the device in `netns`: of the one that is there from an earlier run, or
 /// of a new one. It is up and has its addresses, but no carrier yet.
 ///
 /// # Errors
 ///
 /// [`DeviceError`] says what the kernel refused; a new device is gone again then.
-pub(super) fn open(
-    netns: &Netns,
-    wanted: &Wanted,
-    queues: usize,
-) -> Result<Vec<OwnedFd>, DeviceError> {
+pub(super) fn open(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Opened, DeviceError> {
     match netns.run(|| adopt(netns, wanted, queues))?? {
-        Some(queues) => Ok(queues),
-        None => create(netns, wanted, queues),
+        Some(queues) => Ok(Opened { queues, adopted: true }),
+        None => Ok(Opened { queues: create(netns, wanted, queues)?, adopted: false }),
     }
 }
 
@@ -94,7 +98,7 @@ pub(super) fn change(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> 
     })?
 }
 
-/// Waits until the kernel has acted on a device's carrier, and lets packets through.
+/// Waits until the kernel has acted on an adopted device's carrier, and lets packets through.
 ///
 /// # Errors
 ///
@@ -110,8 +114,8 @@ pub(super) fn wait_until_running(netns: &Netns, name: &str) -> Result<(), Device
     })?
 }
 
-/// Has the device's kernel forget neighbours for which it asked while nobody served the device.
-/// Otherwise traffic would wait for its next question, up to a second.
+/// Has an adopted device's kernel forget neighbours for which it asked while nobody served the
+/// device. Otherwise traffic would wait for its next question, up to a second.
 ///
 /// # Errors
 ///

@@ -17,7 +17,7 @@ use dataplane::worker::{Handle, WorkerError};
 use pipelines::switch::Switch;
 use thiserror::Error;
 
-use super::device::{self, DeviceError, Wanted};
+use super::device::{self, DeviceError, Opened, Wanted};
 use super::{CountersByWorker, Plane, only_owner};
 use crate::config;
 use crate::model::{Endpoint, Network};
@@ -47,6 +47,8 @@ pub enum Device {
         netns: Identity,
         /// One more descriptor of its first queue, to turn its carrier on and off.
         carrier: OwnedFd,
+        /// Whether an earlier heddle has served it.
+        adopted: bool,
     },
     /// By rings whose far end is kept here; nobody takes frames from it.
     Memory(FarEnd),
@@ -112,13 +114,13 @@ impl Ports {
         Ok(())
     }
 
-    /// Tells endpoints' devices that they are served. All must let packets through before the
-    /// first asks for its neighbours again, so that these can answer.
+    /// Tells endpoints' devices that they are served. All that were adopted must let packets
+    /// through before the first asks for its neighbours again, so that these can answer.
     pub fn raise(&self, ports: &[PortId]) {
         let ports = || ports.iter().filter_map(|port| self.ports.get(port));
         ports().for_each(Port::raise);
-        ports().for_each(|port| port.with_device(device::wait_until_running));
-        ports().for_each(|port| port.with_device(device::forget_neighbors));
+        ports().for_each(|port| port.resume(device::wait_until_running));
+        ports().for_each(|port| port.resume(device::forget_neighbors));
     }
 
     /// Changes an endpoint that keeps its port and device.
@@ -212,7 +214,7 @@ impl Port {
     ) -> Result<Device, PortError> {
         let netns = Netns::open(netns).map_err(DeviceError::from)?;
         let identity = netns.identity().map_err(DeviceError::from)?;
-        let queues = device::open(&netns, wanted, workers.len())?;
+        let Opened { queues, adopted } = device::open(&netns, wanted, workers.len())?;
         let carrier = match queues.first() {
             Some(queue) => queue.try_clone()?,
             None => return Err(DeviceError::Vanished(wanted.name.clone()).into()),
@@ -221,7 +223,7 @@ impl Port {
             let place = Place::Here(Box::new(Tap::new(self.id(), queue)));
             worker.attach(self.id(), place, Arc::clone(counters))?;
         }
-        Ok(Device::Tap { netns: identity, carrier })
+        Ok(Device::Tap { netns: identity, carrier, adopted })
     }
 
     /// A memory port has one queue: the other workers hand what is for it to its owner.
@@ -246,8 +248,11 @@ impl Port {
         }
     }
 
-    fn with_device(&self, work: impl FnOnce(&Netns, &str) -> Result<(), DeviceError>) {
-        let (Device::Tap { .. }, Some((path, wanted))) = (&self.device, &self.wanted) else {
+    /// Does a step of `work` on a device that was adopted.
+    fn resume(&self, work: impl FnOnce(&Netns, &str) -> Result<(), DeviceError>) {
+        let (Device::Tap { adopted: true, .. }, Some((path, wanted))) =
+            (&self.device, &self.wanted)
+        else {
             return;
         };
         let done = Netns::open(path)
@@ -285,8 +290,8 @@ impl Port {
         match &self.device {
             Device::Tap { .. } => {
                 self.raise();
-                self.with_device(device::wait_until_running);
-                self.with_device(device::forget_neighbors);
+                self.resume(device::wait_until_running);
+                self.resume(device::forget_neighbors);
                 tracing::info!(endpoint = self.name(), "its container is there");
             }
             Device::Waiting { reason, .. } => {
