@@ -68,6 +68,32 @@ pub struct WorkerCounters {
 /// What is done between two batches.
 type Command<P> = Box<dyn FnOnce(&mut Worker<P>) + Send>;
 
+/// A worker's place before it runs: who has work for it can be given its bell already.
+#[derive(Debug)]
+pub struct Seat {
+    poll: Poll,
+    bell: Arc<Bell>,
+}
+
+impl Seat {
+    /// A seat for one worker.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Start`] when the system has no descriptor left.
+    pub fn new(worker: WorkerId) -> Result<Self, WorkerError> {
+        let failed = |error| WorkerError::Start(worker, error);
+        let poll = Poll::new().map_err(failed)?;
+        let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
+        Ok(Self { poll, bell: Arc::new(Doorbell::new(waker)) })
+    }
+
+    /// Wakes the worker that will sit here.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+}
+
 /// A running worker, as control sees it. Dropping it stops the worker and waits for its end.
 pub struct Handle<P> {
     worker: WorkerId,
@@ -118,6 +144,7 @@ impl<P: Pipeline + Send + 'static> Handle<P> {
     ///
     /// [`WorkerError::Start`] when the system has no thread or descriptor left.
     pub fn start(
+        seat: Seat,
         pipeline: P,
         pool: Pool,
         neighbours: Neighbours,
@@ -127,9 +154,7 @@ impl<P: Pipeline + Send + 'static> Handle<P> {
     ) -> Result<Self, WorkerError> {
         let worker = pool.owner();
         let failed = |error| WorkerError::Start(worker, error);
-        let poll = Poll::new().map_err(failed)?;
-        let waker = Waker::new(poll.registry(), BELL).map_err(failed)?;
-        let bell = Arc::new(Doorbell::new(waker));
+        let Seat { poll, bell } = seat;
         let counters = Arc::new(WorkerCounters::default());
         let (commands, receiver) = channel();
         let this = Worker {

@@ -67,18 +67,23 @@ pub struct Port {
     pub storm: Option<Arc<Storm>>,
 }
 
+impl Port {
+    /// The row of a number that is not in use.
+    const VACANT: Self = Self {
+        role: Role::Vacant,
+        generation: PortGeneration::FIRST,
+        mtu: Mtu::ETHERNET,
+        identity: None,
+        learns: false,
+        isolated: false,
+        mac_limit: 0,
+        storm: None,
+    };
+}
+
 impl Default for Port {
     fn default() -> Self {
-        Self {
-            role: Role::Vacant,
-            generation: PortGeneration::FIRST,
-            mtu: Mtu::ETHERNET,
-            identity: None,
-            learns: false,
-            isolated: false,
-            mac_limit: 0,
-            storm: None,
-        }
+        Self::VACANT
     }
 }
 
@@ -169,15 +174,6 @@ impl Tables {
     }
 }
 
-static VACANT: Port = Port {
-    role: Role::Vacant,
-    generation: PortGeneration::FIRST,
-    mtu: Mtu::ETHERNET,
-    identity: None,
-    learns: false,
-    isolated: false,
-    mac_limit: 0,
-    storm: None,
-};
+static VACANT: Port = Port::VACANT;
 
 const _: () = assert!(size_of::<Port>() == 64);

@@ -33,7 +33,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::{Counter, Drops};
-use dataplane::engine::{Errand, HostStack};
+use dataplane::engine::{Errand, Way};
 use dataplane::ids::{MacAddr, Mtu, PortId};
 use dataplane::memory::{Packet, Pool};
 use dataplane::sleep::{Bell, Doorbell};
@@ -104,10 +104,10 @@ impl Wiring {
     }
 
     /// One more worker's way to the host stack.
-    pub fn way(&mut self) -> HostStack {
+    pub fn way(&mut self) -> Way<Packet> {
         let (ring, punted) = RingBuffer::new(PUNTED);
         self.punted.push(punted);
-        HostStack { ring, bell: Some(Arc::clone(&self.bell)) }
+        Way::new(ring, Some(Arc::clone(&self.bell)))
     }
 }
 
@@ -117,11 +117,11 @@ pub(crate) struct ByHand(Stack);
 
 impl ByHand {
     /// A host stack that sends from `pool` over `ring`, and the engine's way to it.
-    pub(crate) fn new(pool: Pool, ring: Producer<Errand>) -> (Self, HostStack) {
+    pub(crate) fn new(pool: Pool, ring: Producer<Errand>) -> (Self, Way<Packet>) {
         let (way, punted) = RingBuffer::new(PUNTED);
         let (_, nobody) = channel();
         let stack = Stack::new(pool, vec![punted], ring, nobody);
-        (Self(stack), HostStack { ring: way, bell: None })
+        (Self(stack), Way::new(way, None))
     }
 
     /// As [`Host::join`].

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::PortCounters;
-use dataplane::engine::{BATCH, Errand, Neighbours};
+use dataplane::engine::{BATCH, Errand, Neighbours, Way};
 use dataplane::ids::{PortId, WorkerId};
 use dataplane::memory::{Arena, ArenaError, Geometry, Pool};
 use dataplane::publish::{Generation, Publication};
 use dataplane::shared::{SharedError, SharedLines};
 use dataplane::time::Nanos;
-use dataplane::worker::{Event, Handle, Policy, WorkerError};
+use dataplane::worker::{Event, Handle, Policy, Seat, WorkerError};
 use pipelines::fdb::{self, Sweeper};
 use pipelines::state::{Learning, WorkerState};
 use pipelines::switch::Switch;
@@ -104,25 +104,29 @@ impl Plane {
         let owners = u16::try_from(count + 1).unwrap_or(u16::MAX);
         let (fdb, mut pools) = memory(settings.memory, owners, seed)?;
         let host_pool = pools.pop().ok_or(ArenaError::Owners(owners))?;
+        let seats = pools.iter().map(|pool| Seat::new(pool.owner()));
+        let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
+        let first = seats.first().map(|seat| Arc::clone(seat.bell()));
+        let first = first.ok_or(ArenaError::Owners(0))?;
         let mut wiring = Wiring::new().map_err(PlaneError::Host)?;
-        let (neighbours, from_host) = neighbours(count, &mut wiring);
+        let (neighbours, from_host) = neighbours(&seats, &mut wiring);
         let tables = Publication::new(Arc::new(tables), count);
         let origin = Instant::now();
         let mut workers = Vec::new();
         let mut learning = Vec::new();
-        for ((pool, neighbours), &core) in pools.into_iter().zip(neighbours).zip(&settings.cores) {
+        for (((seat, pool), neighbours), &core) in
+            seats.into_iter().zip(pools).zip(neighbours).zip(&settings.cores)
+        {
             let state = WorkerState::new(Arc::clone(&fdb));
             learning.push(Arc::clone(&state.learning));
             let switch = Switch::new(state, tables.subscribe(pool.owner())?);
             let policy = Policy { core, linger: settings.linger };
             let tell = Arc::clone(tell);
             let tell = Box::new(move |event| tell(event));
-            workers.push(Handle::start(switch, pool, neighbours, policy, origin, tell)?);
+            workers.push(Handle::start(seat, switch, pool, neighbours, policy, origin, tell)?);
         }
         let sweeper = Sweeper::new(Arc::clone(&fdb));
-        let bell = workers.first().map(|worker| Arc::clone(worker.bell()));
-        let bell = bell.ok_or(ArenaError::Owners(0))?;
-        let host = Host::start(wiring, host_pool, from_host, bell, origin);
+        let host = Host::start(wiring, host_pool, from_host, first, origin);
         let host = host.map_err(PlaneError::Host)?;
         let gateways = BTreeMap::new();
         Ok(Self { workers, host, gateways, tables, fdb, sweeper, learning, origin })
@@ -218,19 +222,19 @@ fn learned_table(bytes: usize, seed: [u64; 2]) -> Result<Arc<fdb::Table>, PlaneE
 
 /// Hand-off rings from every worker to every other and to the host stack, and from that to the
 /// first worker.
-fn neighbours(count: usize, host: &mut Wiring) -> (Vec<Neighbours>, Producer<Errand>) {
-    let mut all: Vec<Neighbours> = (0..count)
-        .map(|_| Neighbours {
-            to: (0..count).map(|_| None).collect(),
-            from: Vec::new(),
-            host: Some(host.way()),
-        })
+fn neighbours(seats: &[Seat], host: &mut Wiring) -> (Vec<Neighbours>, Producer<Errand>) {
+    let mut all: Vec<Neighbours> = seats
+        .iter()
+        .map(|_| Neighbours { host: Some(host.way()), ..Neighbours::default() })
         .collect();
-    for from in 0..count {
-        for to in (0..count).filter(|&to| to != from) {
+    for from in 0..seats.len() {
+        for (to, seat) in seats.iter().enumerate() {
             let (producer, consumer) = RingBuffer::<Errand>::new(ERRANDS);
-            all[from].to[to] = Some(producer);
-            all[to].from.push(consumer);
+            let way = Way::new(producer, Some(Arc::clone(seat.bell())));
+            all[from].to.push((to != from).then_some(way));
+            if to != from {
+                all[to].from.push(consumer);
+            }
         }
     }
     // No deeper than a worker empties at once: see its `detach`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dataplane::counters::PortCounters;
 use dataplane::drops::Reason;
-use dataplane::engine::{Engine, HostStack, Neighbours, Place};
+use dataplane::engine::{Engine, Neighbours, Place, Way};
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
 use dataplane::memory::{Arena, Geometry, Packet};
 use dataplane::offload::{Capabilities, Offload};
@@ -118,7 +118,7 @@ impl Bench {
         let learning = Arc::clone(&state.learning);
         let switch = Switch::new(state, tables.subscribe(pool.owner()).unwrap());
         let (host_ring, host) = RingBuffer::new(1);
-        let way = HostStack { ring: host_ring, bell: None };
+        let way = Way::new(host_ring, None);
         let neighbours = Neighbours { host: Some(way), ..Neighbours::default() };
         let mut engine = Engine::new(switch, pool, neighbours);
         let ports = (0..9).map(|number| attach(&mut engine, PortId(number))).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dataplane::counters::PortCounters;
 use dataplane::drops::{self, Reason};
-use dataplane::engine::{BATCH, Engine, HostStack, Neighbours, Place};
+use dataplane::engine::{BATCH, Engine, Neighbours, Place, Way};
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
 use dataplane::memory::{Arena, Geometry, Packet, Pool};
 use dataplane::offload::{Capabilities, Checksum, Offload};
@@ -67,7 +67,7 @@ impl Stage {
         let subscriber = tables.subscribe(pool.owner()).expect("the first of one");
         let switch = Switch::new(WorkerState::new(Arc::clone(&fdb)), subscriber);
         let (host_ring, host) = RingBuffer::new(3);
-        let way = HostStack { ring: host_ring, bell: None };
+        let way = Way::new(host_ring, None);
         let neighbours = Neighbours { host: Some(way), ..Neighbours::default() };
         let mut engine = Engine::new(switch, pool, neighbours);
         let ports = (0..PORTS).map(|number| attach(&mut engine, PortId(number))).collect();

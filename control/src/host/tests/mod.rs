@@ -117,8 +117,8 @@ fn the_thread_wakes_answers_and_ends() {
     host.join(GATEWAY, site());
     for _ in 0..3 {
         let packet = Packet::holding(&mut pool, GATEWAY, &frames::syn(4)).unwrap();
-        way.ring.push(packet).unwrap();
-        way.bell.as_ref().unwrap().ring().unwrap();
+        way.push(packet).unwrap();
+        way.ring();
         let deadline = Instant::now() + Duration::from_secs(10);
         while back.is_empty() {
             assert!(Instant::now() < deadline, "no answer");
@@ -136,5 +136,5 @@ fn the_thread_wakes_answers_and_ends() {
     host.leave(GATEWAY);
     assert!(host.counters(GATEWAY).is_none());
     drop(host);
-    assert!(way.ring.is_abandoned() && back.is_abandoned());
+    assert!(way.is_abandoned() && back.is_abandoned());
 }

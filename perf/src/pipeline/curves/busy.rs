@@ -14,7 +14,7 @@ use dataplane::offload::Capabilities;
 use dataplane::port::{Intake, Port, Refused};
 use dataplane::publish::Publication;
 use dataplane::time::Nanos;
-use dataplane::worker::{Handle, Policy};
+use dataplane::worker::{Handle, Policy, Seat};
 use pipelines::state::WorkerState;
 use pipelines::switch::Switch;
 use pipelines::tables::Tables;
@@ -62,8 +62,9 @@ impl Busy {
         let switch = Switch::new(WorkerState::new(fdb), publication.subscribe(WorkerId(0))?);
         let policy = Policy { core: Some(core), ..Policy::default() };
         let neighbours = Neighbours::default();
+        let (seat, origin) = (Seat::new(WorkerId(0))?, Instant::now());
         let handle =
-            Handle::start(switch, pool, neighbours, policy, Instant::now(), Box::new(|_| {}))?;
+            Handle::start(seat, switch, pool, neighbours, policy, origin, Box::new(|_| {}))?;
         let (tell, done) = channel();
         let mut this = Self { publication, handle, done, counters: Vec::new() };
         this.attach(1, Box::new(Sink))?;

@@ -4,22 +4,23 @@
 //! owner. It hands packets to transmit arrays, to other workers, to the host stack and back to
 //! the pool; it copies floods and cuts super-packets. The worker loop around it does the waiting.
 
+mod neighbours;
+mod queue;
+mod settle;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rtrb::{Consumer, Producer, PushError};
-
 use crate::counters::PortCounters;
 use crate::drops::{self, Reason};
-use crate::ids::{PortId, SegmentId, WorkerId};
+use crate::ids::{PortId, WorkerId};
 use crate::memory::{Packet, Pool, drain_each};
-use crate::offload::{Capabilities, Checksum};
 use crate::pipeline::{Egress, Pipeline, Trace, Traced, Untraced, Verdict};
 use crate::port::{Intake, Port};
-use crate::sleep::Bell;
 use crate::time::Nanos;
-use crate::wire::checksum;
-use crate::wire::gso::{Cut, Finish};
+
+pub use neighbours::{Errand, Neighbours, Way};
+use queue::{Sender, Slot};
 
 /// Packets of one batch at most, and of one transmit array before it is flushed.
 pub const BATCH: usize = 256;
@@ -27,39 +28,6 @@ pub const BATCH: usize = 256;
 /// Packets that are classified before they are walked: with their rows they fit into a
 /// first-level cache of 32 KiB.
 const PART: usize = 64;
-
-/// Segments of one super-packet at most. Kernels send none of less than 8 bytes (`TCP_MIN_GSO_SIZE`
-/// of `net/tcp.h`), which comes to fewer; whoever asks for more wants this worker's time.
-const MOST_SEGMENTS: usize = 8192;
-
-/// What one worker asks of another.
-#[derive(Debug)]
-pub enum Errand {
-    /// Walk this packet from the start.
-    Walk(Packet),
-    /// Send this packet by a port whose queue is yours.
-    Transmit(Egress, Packet),
-}
-
-/// Where the engine sends what is not for its own ports.
-#[derive(Debug, Default)]
-pub struct Neighbours {
-    /// Hand-off rings towards the other workers, by number; our own place is empty.
-    pub to: Vec<Option<Producer<Errand>>>,
-    /// Hand-off rings from the other workers, and from the host stack.
-    pub from: Vec<Consumer<Errand>>,
-    /// Towards heddle's own host stack.
-    pub host: Option<HostStack>,
-}
-
-/// The way to heddle's own host stack.
-#[derive(Debug)]
-pub struct HostStack {
-    /// Packets for it; [`Packet::in_port`] is the stack's own port in the network.
-    pub ring: Producer<Packet>,
-    /// Wakes it, rung once per batch; `None` where it is driven by hand.
-    pub bell: Option<Arc<Bell>>,
-}
 
 /// Who sends by a port.
 pub enum Place {
@@ -69,27 +37,6 @@ pub enum Place {
     At(WorkerId),
     /// heddle's own host stack: the gateway's port of a network.
     Host,
-}
-
-struct Slot {
-    counters: Arc<PortCounters>,
-    place: Sender,
-}
-
-enum Sender {
-    Queue(Box<Queue>),
-    At(WorkerId),
-    Host,
-}
-
-struct Queue {
-    port: Box<dyn Port>,
-    takes: Capabilities,
-    transmit: Vec<Packet>,
-    /// Bytes in `transmit`.
-    bytes: u64,
-    /// Whether the port is listed as dirty.
-    dirty: bool,
 }
 
 /// A pipeline with the memory and the ports of one worker.
@@ -102,8 +49,6 @@ pub struct Engine<P> {
     neighbours: Neighbours,
     /// Of the batch at hand, in its order; empty between batches.
     verdicts: Vec<Verdict>,
-    /// Whether the host stack is still to be told of packets.
-    punted: bool,
 }
 
 impl<P: Pipeline> Engine<P> {
@@ -116,7 +61,6 @@ impl<P: Pipeline> Engine<P> {
             dirty: Vec::with_capacity(BATCH),
             neighbours,
             verdicts: Vec::with_capacity(BATCH),
-            punted: false,
         }
     }
 
@@ -125,18 +69,7 @@ impl<P: Pipeline> Engine<P> {
         if self.slots.len() <= port.index() {
             self.slots.resize_with(port.index() + 1, || None);
         }
-        let place = match place {
-            Place::Here(port) => Sender::Queue(Box::new(Queue {
-                takes: port.capabilities(),
-                port,
-                transmit: Vec::with_capacity(BATCH),
-                bytes: 0,
-                dirty: false,
-            })),
-            Place::At(worker) => Sender::At(worker),
-            Place::Host => Sender::Host,
-        };
-        self.slots[port.index()] = Some(Slot { counters, place });
+        self.slots[port.index()] = Some(Slot { counters, place: place.into() });
     }
 
     /// Takes a port out and closes its queue; what waits in its transmit array is sent first.
@@ -212,11 +145,6 @@ impl<P: Pipeline> Engine<P> {
         busy
     }
 
-    /// Whether another worker has asked for something.
-    pub fn has_errands(&self) -> bool {
-        self.neighbours.from.iter().any(|ring| !ring.is_empty())
-    }
-
     /// Hands every transmit array to its port, and wakes the host stack if it got packets.
     #[inline]
     pub fn flush(&mut self) {
@@ -228,12 +156,7 @@ impl<P: Pipeline> Engine<P> {
                 queue.flush(&mut self.pool, counters);
             }
         }
-        if std::mem::take(&mut self.punted)
-            && let Some(HostStack { bell: Some(bell), .. }) = &self.neighbours.host
-        {
-            // If the wake-up fails, the packets wait for the next one.
-            let _ = bell.ring();
-        }
+        self.neighbours.ring();
     }
 
     #[inline(always)]
@@ -351,80 +274,6 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    /// Settles what the port can't: cuts a super-packet, or completes a checksum.
-    fn settle<T: Trace>(&mut self, egress: Egress, mut packet: Packet) {
-        if packet.offload.is_super() {
-            return self.cut::<T>(egress, packet);
-        }
-        let mut offload = packet.offload;
-        if checksum::complete(packet.data_mut(), &mut offload).is_err() {
-            return self.discard(drops::BAD_OFFLOAD, packet);
-        }
-        // Verified now, so that the port takes it: this can't come back here.
-        packet.offload = offload;
-        debug_assert!(packet.offload.checksum != Checksum::Partial);
-        self.send::<T>(egress, packet);
-    }
-
-    /// Cuts a super-packet into segments that the port takes, and sends them in order.
-    fn cut<T: Trace>(&mut self, egress: Egress, packet: Packet) {
-        let cut = match Cut::plan(packet.data(), packet.offload) {
-            Ok(cut) if cut.count() <= MOST_SEGMENTS => cut,
-            _ => return self.discard(drops::BAD_OFFLOAD, packet),
-        };
-        let finish = if self.completes(egress.port) { Finish::Partial } else { Finish::Complete };
-        let count = cut.count();
-        if let Some(counters) = self.counters(packet.in_port) {
-            counters.segments.add(count.saturating_sub(1) as u64);
-        }
-        for index in 0..count {
-            let room = Packet::with_room(&mut self.pool, packet.in_port, cut.segment_len());
-            let mut segment = match room {
-                Ok(segment) => segment,
-                Err(reason) => {
-                    self.miss(reason, packet.in_port);
-                    continue;
-                }
-            };
-            segment.layers = packet.layers;
-            match cut.write(index, packet.data(), segment.room(), finish) {
-                Ok((len, offload)) if segment.set_len(len) => {
-                    segment.offload = offload;
-                    self.send::<T>(egress, segment);
-                }
-                _ => self.discard(drops::BAD_OFFLOAD, segment),
-            }
-        }
-        self.pool.give(packet.into_frame());
-    }
-
-    /// Sends a copy by each way out of a flood; the last takes the packet itself.
-    #[cold]
-    #[inline(never)]
-    fn replicate<T: Trace>(&mut self, segment: SegmentId, packet: Packet) {
-        let mut last = None;
-        for index in 0..self.pipeline.copies(segment) {
-            let Some(egress) = self.pipeline.copy(segment, index, &packet) else { continue };
-            if let Some(earlier) = last.replace(egress) {
-                self.send_copy::<T>(earlier, &packet);
-            }
-        }
-        match last {
-            Some(egress) => self.send::<T>(egress, packet),
-            None => self.discard(drops::NO_RECEIVER, packet),
-        }
-    }
-
-    fn send_copy<T: Trace>(&mut self, egress: Egress, packet: &Packet) {
-        if let Some(counters) = self.counters(packet.in_port) {
-            counters.copies.add(1);
-        }
-        match self.pool.duplicate(packet) {
-            Ok(copy) => self.send::<T>(egress, copy),
-            Err(reason) => self.miss(reason, packet.in_port),
-        }
-    }
-
     /// Gives a packet to the host stack, whose port in the network is `to`: from there on that
     /// number says which network the packet belongs to.
     fn punt(&mut self, to: PortId, mut packet: Packet) {
@@ -432,26 +281,18 @@ impl<P: Pipeline> Engine<P> {
             return self.discard(drops::NO_HOST_STACK, packet);
         };
         let in_port = std::mem::replace(&mut packet.in_port, to);
-        match host.ring.push(packet) {
-            Ok(()) => {
-                self.punted = true;
-                if let Some(counters) = self.counters(in_port) {
-                    counters.punted.add(1);
-                }
-            }
-            Err(PushError::Full(mut packet)) => {
-                packet.in_port = in_port;
-                self.discard(drops::NO_HOST_STACK, packet);
-            }
+        if let Err(mut packet) = host.push(packet) {
+            packet.in_port = in_port;
+            return self.discard(drops::NO_HOST_STACK, packet);
+        }
+        if let Some(counters) = self.counters(in_port) {
+            counters.punted.add(1);
         }
     }
 
     fn hand_off(&mut self, worker: WorkerId, errand: Errand) {
-        let refused = match self.neighbours.to.get_mut(worker.index()) {
-            Some(Some(ring)) => ring.push(errand).err().map(|PushError::Full(errand)| errand),
-            _ => Some(errand),
-        };
-        if let Some(Errand::Walk(packet) | Errand::Transmit(_, packet)) = refused {
+        let refused = self.neighbours.hand_off(worker, errand);
+        if let Err(Errand::Walk(packet) | Errand::Transmit(_, packet)) = refused {
             self.discard(drops::HANDOFF_FULL, packet);
         }
     }
@@ -470,39 +311,9 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    fn completes(&self, port: PortId) -> bool {
-        matches!(
-            self.slots.get(port.index()),
-            Some(Some(Slot { place: Sender::Queue(queue), .. })) if queue.takes.checksum
-        )
-    }
-
     #[inline(always)]
     fn counters(&self, port: PortId) -> Option<&PortCounters> {
         self.slots.get(port.index())?.as_ref().map(|slot| &*slot.counters)
-    }
-}
-
-impl Queue {
-    /// Appends a packet; answers where it is now.
-    #[inline(always)]
-    fn push(&mut self, packet: Packet, port: PortId, dirty: &mut Vec<PortId>) -> &mut Packet {
-        if !self.dirty {
-            self.dirty = true;
-            dirty.push(port);
-        }
-        self.transmit.push_mut(packet)
-    }
-
-    fn flush(&mut self, pool: &mut Pool, counters: &PortCounters) {
-        let packets = self.transmit.len() as u64;
-        let refused = self.port.transmit(pool, &mut self.transmit);
-        counters.tx_packets.add(packets - refused.full - refused.failed);
-        counters.tx_bytes.add(std::mem::take(&mut self.bytes) - refused.bytes);
-        if refused.full + refused.failed > 0 {
-            counters.drops.of(drops::PORT_FULL).add(refused.full);
-            counters.drops.of(drops::PORT_FAILED).add(refused.failed);
-        }
     }
 }
 
