@@ -1,6 +1,23 @@
 //! heddle's engine room: packet memory, rings, ports, devices and the worker loop. It moves
 //! frames and knows headers, never policy: what happens to a frame is decided by a
 //! [`Pipeline`](pipeline::Pipeline).
+//!
+//! # Unsafe code
+//!
+//! All of heddle's unsafe code is in these files; everywhere else the compiler refuses it.
+//!
+//! | file | what for | what it rests on |
+//! |---|---|---|
+//! | `memory/arena.rs` | maps the arena, cuts it into frames, unmaps it | one frame per slot; unmapped only when all are home |
+//! | `memory/frame.rs` | the bytes of a slot | a frame is the only token of its slot, and is never copied |
+//! | `memory/packet.rs` | the bytes of a packet without a bounds check; moves packets out of a batch | `start + len` stays inside the slot |
+//! | `shared.rs` | maps lines of atomics | a file sealed against resizing, mapped until the value goes |
+//! | `port/tap/device.rs` | ioctls of `/dev/net/tun` | arguments outlive the call |
+//! | `port/tap/steering.rs` | loads the steering program by bpf(2) | attributes outlive the call |
+//! | `device/ethtool.rs` | SIOCETHTOOL | the buffer is as long as the request says |
+//! | `device/netns.rs` | unshare(2) | on a thread of its own |
+//! | `cpu.rs` | prefetch and time-stamp counter | neither touches memory |
+//! | `alloc.rs` | counts allocations | hands every call to the system's allocator |
 #![deny(unsafe_code)]
 
 pub mod alloc;
