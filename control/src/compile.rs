@@ -114,7 +114,10 @@ fn add_endpoint(tables: &mut Tables, model: &Model, endpoint: &Endpoint) {
 
 fn remove_endpoint(tables: &mut Tables, endpoint: &Endpoint) {
     *tables.ports.row_mut(endpoint.id.index()) = Port::default();
-    if let Some(key) = Key::new(endpoint.segment, endpoint.mac) {
+    // An endpoint that was changed before this one may have its address by now.
+    if let Some(key) = Key::new(endpoint.segment, endpoint.mac)
+        && tables.stations.find(key) == Some(endpoint.id)
+    {
         tables.stations.remove(key);
     }
     with_members(tables, endpoint, |members| members.retain(|&port| port != endpoint.id));
@@ -176,16 +179,18 @@ mod tests {
         text
     }
 
-    /// Three networks with three settings each, nine endpoints with a network each, if any.
-    type Wish = ([Option<(bool, bool, u16)>; 3], [Option<usize>; 9]);
+    /// Three networks with three settings each, nine endpoints with a network each, if any, and by
+    /// how many places fixed MAC addresses are shifted among them, if there are any.
+    type Wish = ([Option<(bool, bool, u16)>; 3], [Option<usize>; 9], Option<usize>);
 
     fn wish() -> impl Strategy<Value = Wish> {
         let network = prop::option::weighted(0.8, (any::<bool>(), any::<bool>(), 1400u16..1403));
         let endpoint = prop::option::weighted(0.7, 0usize..3);
-        (prop::array::uniform3(network), prop::array::uniform9(endpoint))
+        let shift = prop::option::of(0usize..9);
+        (prop::array::uniform3(network), prop::array::uniform9(endpoint), shift)
     }
 
-    fn desired((networks, endpoints): &Wish) -> Desired {
+    fn desired((networks, endpoints, shift): &Wish) -> Desired {
         let mut text = String::new();
         for (i, network) in networks.iter().enumerate() {
             let Some((isolated, anti_spoof, mtu)) = network else { continue };
@@ -205,6 +210,9 @@ mod tests {
                 100 + i
             )
             .unwrap();
+            if let Some(shift) = shift {
+                writeln!(text, "mac = \"02:00:00:00:00:0{}\"", (i + shift) % 9).unwrap();
+            }
         }
         Desired::new(&Config::parse(&text, "test").unwrap(), &[]).0
     }

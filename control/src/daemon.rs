@@ -11,9 +11,7 @@ pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use dataplane::worker::Event;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -156,18 +154,17 @@ pub struct Reloaded {
 }
 
 impl Daemon {
-    /// Starts the switch with what the file at `path` and the stored state say. `tell` is called
-    /// on the workers' threads.
+    /// Starts the switch with what the file at `path` and the stored state say.
     ///
     /// # Errors
     ///
     /// [`enum@Error`] when the file is wrong, its objects can't be had, the state can't be read, or
     /// the data plane can't be started.
-    pub fn start(path: &Path, tell: &Arc<dyn Fn(Event) + Send + Sync>) -> Result<Self, Error> {
+    pub fn start(path: &Path) -> Result<Self, Error> {
         let config = Config::load(path)?;
         let store = Store::open(&config.host.state)?;
         let state = store.load()?;
-        let switch = Switch::start(&config, Ipam::default(), tell).map_err(Error::Switch)?;
+        let switch = Switch::start(&config, Ipam::default()).map_err(Error::Switch)?;
         // They have our state directory's mark, and the open store says that it is ours alone.
         if let Err(error) = remove_strays(switch.instance()) {
             tracing::warn!(%error, "devices of an earlier run are left behind");

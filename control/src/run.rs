@@ -3,15 +3,12 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::worker::Event;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -58,14 +55,9 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 }
 
 async fn control(path: PathBuf) -> Result<(), RunError> {
-    let (events, mut told) = unbounded_channel();
-    let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| {
-        // Nobody listens any more at the end.
-        let _ = events.send(event);
-    });
     let mut signals = Signals::listen()?;
     // Containers first: they may be waiting for their traffic to go on.
-    let daemon = Daemon::start(&path, &tell)?;
+    let daemon = Daemon::start(&path)?;
     let api = serve(daemon)?;
     let (daemon, ending) = (&api.daemon, api.daemon.borrow().ending());
     let (mut containers, mut second) = (interval(CONTAINERS), interval(AGEING));
@@ -83,7 +75,6 @@ async fn control(path: PathBuf) -> Result<(), RunError> {
                     tracing::error!("nothing was changed: {error}");
                 }
             }
-            Some(event) = told.recv() => tracing::debug!(?event, "worker"),
             _ = containers.tick() => daemon.borrow_mut().switch_mut().look_after_containers()?,
             _ = second.tick() => tend(&mut daemon.borrow_mut())?,
         }

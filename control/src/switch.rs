@@ -1,10 +1,9 @@
 //! The running switch: the inventory of what is desired, the data plane that carries it out, and
 //! the one way in which the one follows the other.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use dataplane::worker::{Event, WorkerError};
+use dataplane::worker::WorkerError;
 use thiserror::Error;
 
 use crate::compile;
@@ -50,11 +49,7 @@ impl Switch {
     /// # Errors
     ///
     /// [`SwitchError`] when memory or threads can't be had.
-    pub fn start(
-        config: &Config,
-        ipam: Ipam,
-        tell: &Arc<dyn Fn(Event) + Send + Sync>,
-    ) -> Result<Self, SwitchError> {
+    pub fn start(config: &Config, ipam: Ipam) -> Result<Self, SwitchError> {
         let cores = cores(&config.host.workers);
         let settings = Settings {
             cores: cores.clone(),
@@ -62,7 +57,7 @@ impl Switch {
             linger: Duration::from_micros(20),
         };
         let tables = compile::compile_all(&Model::default(), random()?);
-        let plane = Plane::start(&settings, tables, [random()?, random()?], tell)?;
+        let plane = Plane::start(&settings, tables, [random()?, random()?])?;
         let instance = format!("heddle:{}:", config.host.state.display());
         let (inventory, ports) = (Inventory::new(ipam), Ports::default());
         Ok(Self { inventory, plane, ports, instance, cores })

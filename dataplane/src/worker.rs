@@ -39,18 +39,6 @@ impl Default for Policy {
     }
 }
 
-/// What a worker tells control.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// The device of a port is gone.
-    Gone {
-        /// Who noticed.
-        worker: WorkerId,
-        /// Which port.
-        port: PortId,
-    },
-}
-
 /// How the worker's time went.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -125,7 +113,6 @@ pub struct Worker<P> {
     poll: Poll,
     bell: Arc<Bell>,
     commands: Receiver<Command<P>>,
-    tell: Box<dyn Fn(Event) + Send>,
     counters: Arc<WorkerCounters>,
     /// Ports that had frames when they were last asked.
     hot: Vec<PortId>,
@@ -137,8 +124,7 @@ pub struct Worker<P> {
 }
 
 impl<P: Pipeline + Send + 'static> Handle<P> {
-    /// Starts a worker without ports. `origin` is the zero of its time; `tell` is called on its
-    /// thread.
+    /// Starts a worker without ports. `origin` is the zero of its time.
     ///
     /// # Errors
     ///
@@ -150,7 +136,6 @@ impl<P: Pipeline + Send + 'static> Handle<P> {
         neighbours: Neighbours,
         policy: Policy,
         origin: Instant,
-        tell: Box<dyn Fn(Event) + Send>,
     ) -> Result<Self, WorkerError> {
         let worker = pool.owner();
         let failed = |error| WorkerError::Start(worker, error);
@@ -164,7 +149,6 @@ impl<P: Pipeline + Send + 'static> Handle<P> {
             poll,
             bell: Arc::clone(&bell),
             commands: receiver,
-            tell,
             counters: Arc::clone(&counters),
             hot: Vec::new(),
             unwatched: Vec::new(),
@@ -305,9 +289,6 @@ impl<P: Pipeline> Worker<P> {
             self.counters.packets.add(self.batch.len() as u64);
             self.engine.process(port, &mut self.batch, now);
             self.engine.flush();
-        }
-        if intake == Intake::Gone {
-            (self.tell)(Event::Gone { worker: self.worker, port });
         }
         intake == Intake::More
     }

@@ -83,8 +83,7 @@ impl Bench {
             .map(|((seat, pool), neighbours)| {
                 let pipeline = Onwards { home, here: pool.owner() };
                 let (policy, now) = (Policy::default(), Instant::now());
-                Handle::start(seat, pipeline, pool, neighbours, policy, now, Box::new(|_| {}))
-                    .unwrap()
+                Handle::start(seat, pipeline, pool, neighbours, policy, now).unwrap()
             })
             .collect();
         let (into, input) = Memory::pair(IN, 64, Capabilities::VNET);

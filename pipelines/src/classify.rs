@@ -124,7 +124,8 @@ fn behind_tags(frame: &[u8]) -> Layers {
             _ => return Layers::default(),
         }
     }
-    Layers::default()
+    // Kernels strip any number of priority tags: what is behind more of them can't be let by.
+    MALFORMED
 }
 
 #[inline(always)]
@@ -178,12 +179,13 @@ fn of_arp(frame: &[u8], l3: usize) -> Layers {
     }
 }
 
-/// Layers at these offsets. A transport header beyond 255 bytes counts as none.
+/// Layers at these offsets. A transport header so far behind that nobody can check it is refused:
+/// receivers would read it.
 #[inline(always)]
 fn found(kind: Kind, l3: usize, l4: usize, protocol: u8) -> Layers {
     match (u8::try_from(l3), u8::try_from(l4)) {
         (Ok(l3), Ok(l4)) if l4 > 0 => Layers { kind, l3, l4, protocol },
-        (Ok(l3), _) => Layers { kind, l3, l4: 0, protocol: 0 },
+        (Ok(l3), Ok(_)) => Layers { kind, l3, l4: 0, protocol: 0 },
         _ => MALFORMED,
     }
 }

@@ -7,7 +7,7 @@ dataplane::drop_reasons! { Reason::FIRST_OF_PIPELINE,
     OF_THE_WALK,
     NO_NETWORK = "no_network", "The port belongs to no network at the moment.";
     RUNT = "runt", "The frame was shorter than an Ethernet header.";
-    MALFORMED = "malformed", "A header contradicts its ethertype or the frame's length.";
+    MALFORMED = "malformed", "A header contradicts its ethertype or the frame's length, or lies behind more tags or extension headers than are looked through.";
     GROUP_SOURCE = "group_source", "The source address was a group or zero, which no station has.";
     SPOOFED_MAC = "spoofed_mac", "The source MAC was not the endpoint's own.";
     SPOOFED_IP = "spoofed_ip", "The source IP address was not one of the endpoint's own.";

@@ -140,8 +140,8 @@ impl Teller {
 
     /// Tells, if the packet is followed.
     pub fn tell(&mut self, told: Told) {
-        if self.following {
-            let _ = self.ring.push(told);
-        }
+        // A packet whose story has a gap is not followed further: its rest would be taken for
+        // another's.
+        self.following = self.following && self.ring.push(told).is_ok();
     }
 }

@@ -135,7 +135,6 @@ fn towards_the_tap(mut shot: Shot) -> Shot {
 /// A TAP that is up and on which the kernel itself says nothing.
 fn device() -> OwnedFd {
     let queue = tap::open(DEVICE, 1).unwrap().remove(0);
-    tap::set_transient(queue.as_fd()).unwrap();
     fs::write(format!("/proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6"), "1").unwrap();
     let mut netlink = Netlink::open().unwrap();
     let link = netlink.link(DEVICE).unwrap().expect("the device was made");

@@ -75,6 +75,19 @@ fn a_container_that_comes_late_is_served() {
 }
 
 #[test]
+fn a_device_deleted_in_its_container_is_made_again() {
+    let mut world = World::start(Plan::pair(""));
+    let deleted = world.link("b").expect("heddle's device");
+    world.netlink("b", |netlink| netlink.delete(deleted.index));
+    let made = eventually("there is another device", PATIENCE, || {
+        world.link("b").filter(|link| link.index != deleted.index && link.alias.is_some())
+    });
+    assert_eq!((made.mac, made.mtu, made.alias), (deleted.mac, deleted.mtu, deleted.alias));
+    world.wait_until_running();
+    assert_eq!(world.ping("a", "b", Family::V4).lost(), 0);
+}
+
+#[test]
 fn a_device_name_that_is_taken_is_named() {
     let mut world = World::start(Plan::pair(""));
     world.end(End::Stopped);

@@ -108,7 +108,6 @@ impl<'a> Side<'a> {
         queues: usize,
     ) -> Self {
         let queues = container.netns().run(|| device::open(name, queues)).unwrap().unwrap();
-        device::set_transient(queues[0].as_fd()).unwrap();
         device::set_carrier(queues[0].as_fd(), true).unwrap();
         let length = if own.is_ipv4() { 24 } else { 64 };
         let prepare = |netlink: &mut Netlink| {

@@ -22,8 +22,7 @@ impl World {
 
     fn start(directory: TempDir, objects: &str) -> Result<Self, Error> {
         configure(&directory, objects);
-        let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(|_| ());
-        let daemon = Daemon::start(&directory.path().join("heddle.toml"), &tell)?;
+        let daemon = Daemon::start(&directory.path().join("heddle.toml"))?;
         Ok(Self { daemon, directory })
     }
 
@@ -180,8 +179,7 @@ fn the_file_is_served_whatever_was_made_at_run_time() {
 #[test]
 fn two_of_one_state_directory_are_refused() {
     let world = World::new(WEB);
-    let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(|_| ());
-    let second = Daemon::start(&world.directory.path().join("heddle.toml"), &tell);
+    let second = Daemon::start(&world.directory.path().join("heddle.toml"));
     assert!(matches!(second.err(), Some(Error::Store(store::Error::InUse { .. }))));
 }
 

@@ -9,6 +9,7 @@ use dataplane::device::netlink::{self, Link, Netlink};
 use dataplane::device::netns::{self, Netns};
 use dataplane::ids::{MacAddr, Mtu};
 use dataplane::port::tap::device::{self, TapError};
+use dataplane::wire::ipv6;
 use ipnet::IpNet;
 use thiserror::Error;
 
@@ -19,6 +20,8 @@ pub(super) struct Wanted {
     pub name: String,
     /// By which heddle knows it again: stored as the device's alias.
     pub alias: String,
+    /// What the aliases of all this heddle's devices begin with.
+    pub instance: String,
     /// Station address.
     pub mac: MacAddr,
     /// Largest layer 3 packet.
@@ -71,6 +74,9 @@ pub(super) struct Opened {
     /// Whether an earlier heddle has served it.
     pub(super) adopted: bool,
 }
+
+/// Begins the name of a device on its way into a container.
+const PASSING: &str = "hdl";
 
 /// Opens `queues` queues of the device in `netns`: of the one that is there from an earlier run, or
 /// of a new one. It is up and has its addresses, but no carrier yet.
@@ -157,7 +163,8 @@ pub(super) fn remove(netns: &Netns, name: &str, alias: &str) -> Result<(), Devic
 pub fn remove_strays(prefix: &str) -> Result<(), DeviceError> {
     let mut netlink = Netlink::open()?;
     for link in netlink.links()? {
-        if link.alias.as_deref().is_some_and(|alias| alias.starts_with(prefix)) {
+        let ours = link.alias.as_deref().is_some_and(|alias| alias.starts_with(prefix));
+        if ours && link.name.starts_with(PASSING) {
             netlink.delete(link.index)?;
         }
     }
@@ -172,7 +179,13 @@ fn adopt(
 ) -> Result<Option<Vec<OwnedFd>>, DeviceError> {
     let mut netlink = Netlink::open()?;
     let Some(link) = netlink.link(&wanted.name)? else { return Ok(None) };
-    if link.alias.as_deref() != Some(&wanted.alias) {
+    let alias = link.alias.as_deref().unwrap_or_default();
+    if alias != wanted.alias && alias.starts_with(&wanted.instance) {
+        // Of an endpoint that is no more.
+        netlink.delete(link.index)?;
+        return Ok(None);
+    }
+    if alias != wanted.alias {
         let netns = netns.path().display().to_string();
         return Err(DeviceError::NameTaken { netns, name: wanted.name.clone() });
     }
@@ -183,15 +196,15 @@ fn adopt(
 
 /// Makes the device in this namespace, under a passing name, and moves it.
 fn create(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
-    let passing = format!("hdl{:06x}", wanted.mac.to_u64() & 0xff_ffff);
+    let passing = format!("{PASSING}{:06x}", wanted.mac.to_u64() & 0xff_ffff);
     let queues = device::open(&passing, queues)?;
-    let moved = move_in(netns, wanted, &passing);
-    if moved.is_err()
-        && let Some(queue) = queues.first()
-    {
-        let _ = device::set_transient(queue.as_fd());
+    move_in(netns, wanted, &passing)?;
+    // Last: until then the device goes with its queues.
+    if let Some(queue) = queues.first() {
+        let vanished = |_| DeviceError::Vanished(wanted.name.clone());
+        device::set_persistent(queue.as_fd()).map_err(vanished)?;
     }
-    moved.map(|()| queues)
+    Ok(queues)
 }
 
 fn move_in(netns: &Netns, wanted: &Wanted, passing: &str) -> Result<(), DeviceError> {
@@ -211,7 +224,7 @@ fn move_in(netns: &Netns, wanted: &Wanted, passing: &str) -> Result<(), DeviceEr
 /// Gives a device what it is to have, and nothing that it has already.
 fn configure(netlink: &mut Netlink, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
     if link.mac != wanted.mac {
-        netlink.set_mac(link.index, wanted.mac)?;
+        change_mac(netlink, link, wanted.mac)?;
     }
     if link.mtu != u32::from(wanted.mtu.bytes()) {
         netlink.set_mtu(link.index, u32::from(wanted.mtu.bytes()))?;
@@ -229,6 +242,21 @@ fn configure(netlink: &mut Netlink, link: &Link, wanted: &Wanted) -> Result<(), 
     netlink.set_up(link.index)?;
     for gateway in &wanted.gateways {
         netlink.add_default_route(*gateway, link.index)?;
+    }
+    Ok(())
+}
+
+/// Changes a device's address, and with it the link-local one, which the kernel makes only once.
+fn change_mac(netlink: &mut Netlink, link: &Link, mac: MacAddr) -> Result<(), DeviceError> {
+    netlink.set_mac(link.index, mac)?;
+    let addresses = netlink.addresses(link.index)?;
+    let old: Vec<_> =
+        addresses.into_iter().filter(|(address, _)| is_link_local(*address)).collect();
+    for address in &old {
+        netlink.remove_address(link.index, *address)?;
+    }
+    if !old.is_empty() {
+        netlink.add_address(link.index, (ipv6::link_local(mac).into(), 64))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use dataplane::memory::{Arena, ArenaError, Geometry, Pool};
 use dataplane::publish::{Generation, Publication};
 use dataplane::shared::{SharedError, SharedLines};
 use dataplane::time::Nanos;
-use dataplane::worker::{Event, Handle, Policy, Seat, WorkerError};
+use dataplane::worker::{Handle, Policy, Seat, WorkerError};
 use pipelines::fdb::{self, Sweeper};
 use pipelines::state::{Learning, WorkerState};
 use pipelines::switch::Switch;
@@ -84,22 +84,17 @@ const FDB_PART: usize = 32;
 /// Port numbers that there can be.
 const PORTS: usize = 1 << 16;
 /// Errands that may wait for one worker from one other.
-const ERRANDS: usize = 1024;
+const ERRANDS: usize = BATCH;
 /// A worker takes up new tables with its next batch; longer than this it is stuck.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Plane {
-    /// Starts workers that decide by `tables`. `tell` is called on their threads.
+    /// Starts workers that decide by `tables`.
     ///
     /// # Errors
     ///
     /// [`PlaneError`] when memory, threads or descriptors can't be had.
-    pub fn start(
-        settings: &Settings,
-        tables: Tables,
-        seed: [u64; 2],
-        tell: &Arc<dyn Fn(Event) + Send + Sync>,
-    ) -> Result<Self, PlaneError> {
+    pub fn start(settings: &Settings, tables: Tables, seed: [u64; 2]) -> Result<Self, PlaneError> {
         let count = settings.cores.len();
         let owners = u16::try_from(count + 1).unwrap_or(u16::MAX);
         let (fdb, mut pools) = memory(settings.memory, owners, seed)?;
@@ -121,9 +116,7 @@ impl Plane {
             learning.push(Arc::clone(&state.learning));
             let switch = Switch::new(state, tables.subscribe(pool.owner())?);
             let policy = Policy { core, linger: settings.linger };
-            let tell = Arc::clone(tell);
-            let tell = Box::new(move |event| tell(event));
-            workers.push(Handle::start(seat, switch, pool, neighbours, policy, origin, tell)?);
+            workers.push(Handle::start(seat, switch, pool, neighbours, policy, origin)?);
         }
         let sweeper = Sweeper::new(Arc::clone(&fdb));
         let host = Host::start(wiring, host_pool, from_host, first, origin);

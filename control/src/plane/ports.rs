@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dataplane::counters::PortCounters;
 use dataplane::device::netns::{self, Identity, Netns};
@@ -56,9 +57,17 @@ pub enum Device {
     Waiting {
         /// What was last tried, and how it failed.
         reason: String,
-        /// The namespace in which it failed: tried again when it is another one.
+        /// When: tried again after a while, or as soon as there is another namespace.
+        tried: Instant,
+        /// The namespace in which it failed.
         netns: Option<Identity>,
     },
+}
+
+impl Device {
+    fn waiting(reason: String, netns: Option<Identity>) -> Self {
+        Self::Waiting { reason, tried: Instant::now(), netns }
+    }
 }
 
 /// Why a port can't be served.
@@ -74,6 +83,9 @@ enum PortError {
     #[error("no descriptor for the carrier: {0}")]
     Descriptor(#[from] std::io::Error),
 }
+
+/// How long a device that can't be had is left alone.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Packets in flight on each ring of a memory port.
 const MEMORY_DEPTH: usize = 1024;
@@ -106,7 +118,7 @@ impl Ports {
         let mut port = Port {
             endpoint: Arc::clone(endpoint),
             counters,
-            device: Device::Waiting { reason: "not tried yet".to_owned(), netns: None },
+            device: Device::waiting("not tried yet".to_owned(), None),
             wanted: wanted(instance, endpoint, network),
         };
         port.serve(plane.workers())?;
@@ -132,6 +144,10 @@ impl Ports {
             return;
         }
         port.wanted = wanted;
+        if let Device::Waiting { netns, .. } = &mut port.device {
+            // What is wanted now may be had.
+            *netns = None;
+        }
         if let (Device::Tap { .. }, Some((netns, wanted))) = (&port.device, &port.wanted) {
             let changed = Netns::open(netns)
                 .map_err(DeviceError::from)
@@ -182,6 +198,13 @@ impl Port {
         &self.endpoint.spec.name
     }
 
+    fn reason(&self) -> Option<&str> {
+        match &self.device {
+            Device::Waiting { reason, .. } => Some(reason),
+            Device::Tap { .. } | Device::Memory(_) => None,
+        }
+    }
+
     fn id(&self) -> PortId {
         self.endpoint.id
     }
@@ -200,7 +223,7 @@ impl Port {
                 self.retire(workers)?;
                 let netns =
                     self.wanted.as_ref().and_then(|(path, _)| netns::identity_of(path).ok());
-                Device::Waiting { reason: error.to_string(), netns }
+                Device::waiting(error.to_string(), netns)
             }
         };
         Ok(())
@@ -268,24 +291,35 @@ impl Port {
         workers.iter().try_for_each(|worker| worker.detach(self.id()))
     }
 
+    /// Closes the queues of a device that is no more; with them its namespace can go.
+    fn lose(&mut self, workers: &[Handle<Switch>], reason: &str) -> Result<(), WorkerError> {
+        self.retire(workers)?;
+        tracing::info!(endpoint = self.name(), "{reason}");
+        self.device = Device::waiting(reason.to_owned(), None);
+        Ok(())
+    }
+
     fn look_after(&mut self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
         let Some((path, _)) = &self.wanted else { return Ok(()) };
         let there = netns::identity_of(path).ok();
         match &self.device {
-            Device::Tap { netns, .. } if there == Some(*netns) => return Ok(()),
-            Device::Tap { .. } => {
-                self.retire(workers)?;
-                tracing::info!(endpoint = self.name(), "its container is gone");
-                let reason = "the container's namespace is gone".to_owned();
-                self.device = Device::Waiting { reason, netns: None };
+            Device::Tap { netns, carrier, .. } if there == Some(*netns) => {
+                if tap::is_there(carrier.as_fd()) {
+                    return Ok(());
+                }
+                self.lose(workers, "its device was deleted")?;
             }
-            Device::Waiting { netns, .. } if *netns == there => return Ok(()),
+            Device::Tap { .. } => self.lose(workers, "its container is gone")?,
+            Device::Waiting { netns, tried, .. } if *netns == there && tried.elapsed() < AGAIN => {
+                return Ok(());
+            }
             Device::Waiting { .. } => {}
             Device::Memory(_) => return Ok(()),
         }
         if there.is_none() {
             return Ok(());
         }
+        let before = self.reason().map(str::to_owned);
         self.serve(workers)?;
         match &self.device {
             Device::Tap { .. } => {
@@ -294,9 +328,11 @@ impl Port {
                 self.resume(device::forget_neighbors);
                 tracing::info!(endpoint = self.name(), "its container is there");
             }
-            Device::Waiting { reason, .. } => {
+            // The same again is no news.
+            Device::Waiting { reason, .. } if before.as_ref() != Some(reason) => {
                 tracing::warn!(endpoint = self.name(), reason, "no device");
             }
+            Device::Waiting { .. } => {}
             Device::Memory(_) => {}
         }
         Ok(())
@@ -316,6 +352,7 @@ fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(Pat
     let wanted = Wanted {
         name: name.clone(),
         alias: format!("{instance}{}", endpoint.spec.name),
+        instance: instance.to_owned(),
         mac: endpoint.mac,
         mtu: network.spec.mtu,
         addresses: endpoint.addresses.clone(),

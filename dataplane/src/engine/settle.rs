@@ -1,8 +1,8 @@
 //! Sending that takes more than one step: super-packets that are cut, floods that are copied.
 
-use crate::drops;
+use crate::drops::{self, Reason};
 use crate::ids::{PortId, SegmentId};
-use crate::memory::Packet;
+use crate::memory::{Packet, Pool};
 use crate::offload::Checksum;
 use crate::pipeline::{Egress, Pipeline, Trace};
 use crate::wire::checksum;
@@ -43,7 +43,8 @@ impl<P: Pipeline> Engine<P> {
             counters.segments.add(count.saturating_sub(1) as u64);
         }
         for index in 0..count {
-            let room = Packet::with_room(&mut self.pool, packet.in_port, cut.segment_len());
+            let (in_port, len) = (packet.in_port, cut.segment_len());
+            let room = self.with_memory(|pool| Packet::with_room(pool, in_port, len));
             let mut segment = match room {
                 Ok(segment) => segment,
                 Err(reason) => {
@@ -84,10 +85,22 @@ impl<P: Pipeline> Engine<P> {
         if let Some(counters) = self.counters(packet.in_port) {
             counters.copies.add(1);
         }
-        match self.pool.duplicate(packet) {
+        match self.with_memory(|pool| pool.duplicate(packet)) {
             Ok(copy) => self.send::<T>(egress, copy),
             Err(reason) => self.miss(reason, packet.in_port),
         }
+    }
+
+    /// Takes from the pool; when that is empty, sends what waits and takes what comes home first.
+    fn with_memory<R>(
+        &mut self,
+        take: impl Fn(&mut Pool) -> Result<R, Reason>,
+    ) -> Result<R, Reason> {
+        take(&mut self.pool).or_else(|_| {
+            self.flush();
+            self.pool.collect();
+            take(&mut self.pool)
+        })
     }
 
     fn completes(&self, port: PortId) -> bool {

@@ -12,7 +12,7 @@ use pipelines::fdb::Key;
 use pipelines::storm::Storm;
 
 use crate::bench::{Bench, GATEWAY, GUARDED, PUNTS, V4_GATEWAY, V6_GATEWAY, mac, v4, v6};
-use crate::frames::{Neighbor, arp, dhcp, echo, tagged, tcp, udp, udp6};
+use crate::frames::{Neighbor, arp, behind_options, dhcp, echo, tagged, tcp, udp, udp6};
 
 /// A frame that is dropped, with the port that it comes in by and the reason.
 type Case = (&'static str, u16, Vec<u8>);
@@ -33,6 +33,7 @@ fn damaged(at: usize, value: u8) -> Vec<u8> {
 fn spoofed() -> Vec<Case> {
     let (own, other) = ((mac(0), v4(0)), (mac(1), v4(1)));
     let request = ArpOperation::REQUEST;
+    let advertisement = Neighbor { target: V6_GATEWAY, ..neighbor(136) }.frame();
     vec![
         ("group_source", 0, udp(MacAddr::BROADCAST, mac(1), v4(0), 67)),
         ("group_source", 0, udp(MacAddr([0; 6]), mac(1), v4(0), 67)),
@@ -48,6 +49,7 @@ fn spoofed() -> Vec<Case> {
         ("spoofed_nd", 0, Neighbor { option: Some((1, mac(1))), ..neighbor(135) }.frame()),
         ("spoofed_nd", 0, Neighbor { from: [0; 16], ..neighbor(135) }.frame()),
         ("spoofed_nd", 0, Neighbor { target: V6_GATEWAY, ..neighbor(136) }.frame()),
+        ("spoofed_nd", 0, behind_options(&advertisement, 3)),
         ("spoofed_nd", 0, Neighbor { option: Some((2, mac(1))), ..neighbor(136) }.frame()),
         ("rogue_router", 0, neighbor(134).frame()),
         ("rogue_router", 0, neighbor(137).frame()),
@@ -71,6 +73,8 @@ fn refused() -> Vec<Case> {
         ("malformed", 0, damaged(16, 0xff)),
         ("malformed", 0, udp(mac(0), mac(1), v4(0), 67)[..60].to_vec()),
         ("malformed", 0, arp_of_another_kind),
+        ("malformed", 0, tagged(&udp(mac(0), mac(1), v4(1), 67), &[0x8100; 3])),
+        ("malformed", 0, behind_options(&neighbor(136).frame(), 26)),
         ("malformed", 0, tagged(&[&mac(1).0[..], &mac(0).0].concat(), &[0x8100])[..15].to_vec()),
         ("hairpin", 0, udp(mac(0), mac(0), v4(0), 67)),
         ("isolated", 6, tcp(6, 7, 67)),

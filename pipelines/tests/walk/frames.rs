@@ -134,3 +134,17 @@ pub(crate) fn tagged(frame: &[u8], types: &[u16]) -> Vec<u8> {
     tagged.extend(&frame[12..]);
     tagged
 }
+
+/// The IPv6 frame behind a destination options header of `units` times eight bytes (RFC 8200, 4.6),
+/// which says what an unknown option that may be skipped does: nothing.
+pub(crate) fn behind_options(frame: &[u8], units: u8) -> Vec<u8> {
+    let bytes = 8 * usize::from(units);
+    let mut longer = frame[..54].to_vec();
+    let length = u16::from_be_bytes([frame[18], frame[19]]) + u16::from(units) * 8;
+    longer[18..20].copy_from_slice(&length.to_be_bytes());
+    longer[20] = 60;
+    longer.extend([frame[20], units - 1, 0x1e, u8::try_from(bytes - 4).unwrap()]);
+    longer.resize(54 + bytes, 0);
+    longer.extend(&frame[54..]);
+    longer
+}

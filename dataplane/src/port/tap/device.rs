@@ -28,8 +28,8 @@ pub struct TapError {
 }
 
 /// Opens `queues` queues of the device `name` in the namespace of the calling thread, and makes
-/// the device if it is not there. It has every offload, our own steering, is persistent, and has
-/// no carrier yet.
+/// the device if it is not there. It has every offload, our own steering, and no carrier yet. A
+/// new one goes with its queues unless it is [made persistent](set_persistent).
 ///
 /// # Errors
 ///
@@ -39,7 +39,6 @@ pub fn open(name: &str, queues: usize) -> Result<Vec<OwnedFd>, TapError> {
     let queues: Vec<OwnedFd> = (0..queues).map(|_| open_queue(name)).collect::<Result<_, _>>()?;
     if let Some(first) = queues.first() {
         set(first, libc::TUNSETOFFLOAD, offloads()).map_err(failed("TUNSETOFFLOAD"))?;
-        set(first, libc::TUNSETPERSIST, 1).map_err(failed("TUNSETPERSIST"))?;
         let program = steering::load().map_err(failed("loading the steering program"))?;
         set_by_pointer(first, libc::TUNSETSTEERINGEBPF, program.as_raw_fd())
             .map_err(failed("TUNSETSTEERINGEBPF"))?;
@@ -56,13 +55,23 @@ pub fn set_carrier(queue: BorrowedFd<'_>, up: bool) -> Result<(), Errno> {
     set_by_pointer(queue, libc::TUNSETCARRIER, c_int::from(up))
 }
 
-/// Lets the device go with its last queue, instead of staying for a successor.
+/// Whether the device behind a queue is still there: its namespace may be gone, or somebody has
+/// deleted it.
+pub fn is_there(queue: BorrowedFd<'_>) -> bool {
+    // SAFETY: `ifreq` is plain old data, for which zeroes are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: TUNGETIFF writes one `ifreq`, which outlives the call.
+    let answer = unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNGETIFF, &raw mut request) };
+    answer >= 0
+}
+
+/// Lets the device stay without queues, for a successor.
 ///
 /// # Errors
 ///
 /// The kernel's, when the device is gone.
-pub fn set_transient(queue: BorrowedFd<'_>) -> Result<(), Errno> {
-    set(queue, libc::TUNSETPERSIST, 0)
+pub fn set_persistent(queue: BorrowedFd<'_>) -> Result<(), Errno> {
+    set(queue, libc::TUNSETPERSIST, 1)
 }
 
 fn open_queue(name: &str) -> Result<OwnedFd, TapError> {

@@ -63,8 +63,7 @@ impl Busy {
         let policy = Policy { core: Some(core), ..Policy::default() };
         let neighbours = Neighbours::default();
         let (seat, origin) = (Seat::new(WorkerId(0))?, Instant::now());
-        let handle =
-            Handle::start(seat, switch, pool, neighbours, policy, origin, Box::new(|_| {}))?;
+        let handle = Handle::start(seat, switch, pool, neighbours, policy, origin)?;
         let (tell, done) = channel();
         let mut this = Self { publication, handle, done, counters: Vec::new() };
         this.attach(1, Box::new(Sink))?;
