@@ -168,6 +168,10 @@ impl Plane {
     ///
     /// [`PlaneError::Stuck`] when a worker does not come round.
     pub fn sweep(&mut self) -> Result<(), PlaneError> {
+        self.tables.collect();
+        if self.fdb.is_empty() {
+            return Ok(());
+        }
         let (tables, now) = (self.tables.current(), self.now().tick());
         let keep = |row: &fdb::Row| tables.remembers(row, now);
         let retired = self.sweeper.sweep(self.sweeper.buckets(), keep);
@@ -176,7 +180,6 @@ impl Plane {
             self.settle(generation)?;
             self.sweeper.recycle(retired);
         }
-        self.tables.collect();
         Ok(())
     }
 
