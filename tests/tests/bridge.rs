@@ -137,12 +137,18 @@ fn isolated_endpoints_reach_only_the_gateway() {
 
 #[test]
 fn internal_networks_have_no_way_out() {
-    let plan = Plan::new().network("web", "").port("a", "").network("db", "internal = true");
-    let world = World::start(plan.port("d", "").port("e", ""));
+    let plan = |web| Plan::new().network("web", web).port("a", "").network("db", "internal = true");
+    let mut world = World::start(plan("").port("d", "").port("e", ""));
     assert_eq!(default_routes(&world, "a"), 2);
     assert_eq!(default_routes(&world, "d"), 0);
     for family in Family::BOTH {
         assert_eq!(world.ping("d", "e", family).lost(), 0, "{family:?}");
+    }
+    for (web, routes) in [("internal = true", 0), ("", 2)] {
+        world.reload(plan(web).port("d", "").port("e", ""));
+        eventually("routes follow", PATIENCE, || {
+            (default_routes(&world, "a") == routes).then_some(())
+        });
     }
 }
 

@@ -240,8 +240,11 @@ fn configure(netlink: &mut Netlink, link: &Link, wanted: &Wanted) -> Result<(), 
         }
     }
     netlink.set_up(link.index)?;
-    for gateway in &wanted.gateways {
-        netlink.add_default_route(*gateway, link.index)?;
+    for v6 in [false, true] {
+        match wanted.gateways.iter().find(|gateway| gateway.is_ipv6() == v6) {
+            Some(gateway) => netlink.add_default_route(*gateway, link.index)?,
+            None => netlink.remove_default_route(v6, link.index)?,
+        }
     }
     Ok(())
 }

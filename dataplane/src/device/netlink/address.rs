@@ -57,11 +57,22 @@ impl Netlink {
     /// # Errors
     /// As [`Netlink::add_route`].
     pub fn add_default_route(&mut self, gateway: IpAddr, index: u32) -> Result<(), Error> {
-        let everything = match gateway {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        self.add_route((everything, 0), Some(gateway), index)
+        self.add_route((EVERYTHING[usize::from(gateway.is_ipv6())], 0), Some(gateway), index)
+    }
+
+    /// Takes a family's default route through the device away that [`Netlink::add_default_route`]
+    /// made; if there is none, nothing changes.
+    ///
+    /// # Errors
+    /// As [`Netlink::links`].
+    pub fn remove_default_route(&mut self, v6: bool, index: u32) -> Result<(), Error> {
+        let mut route = route((EVERYTHING[usize::from(v6)], 0), None, index);
+        // Nowhere: of any scope.
+        (route.header.scope, route.header.kind) = (RouteScope::NoWhere, RouteType::Unspec);
+        let request = RouteNetlinkMessage::DelRoute(route);
+        let removed = self.change_at("remove the default route through", index, request, 0);
+        // A namespace without IPv6 has no routes of it.
+        unless(Errno::AFNOSUPPORT, unless(Errno::OPNOTSUPP, unless(Errno::SRCH, removed)))
     }
 
     /// Routes a prefix through a device, to a next hop or to neighbours directly. A route to
@@ -76,20 +87,7 @@ impl Netlink {
         via: Option<IpAddr>,
         index: u32,
     ) -> Result<(), Error> {
-        let mut route = RouteMessage::default();
-        route.header = RouteHeader {
-            address_family: family(destination.0),
-            destination_prefix_length: destination.1,
-            table: RouteHeader::RT_TABLE_MAIN,
-            protocol: RouteProtocol::Static,
-            scope: if via.is_some() { RouteScope::Universe } else { RouteScope::Link },
-            kind: RouteType::Unicast,
-            ..RouteHeader::default()
-        };
-        route.attributes.push(RouteAttribute::Destination(destination.0.into()));
-        route.attributes.push(RouteAttribute::Oif(index));
-        route.attributes.extend(via.map(|hop| RouteAttribute::Gateway(hop.into())));
-        let request = RouteNetlinkMessage::NewRoute(route);
+        let request = RouteNetlinkMessage::NewRoute(route(destination, via, index));
         self.change_at("add a route through", index, request, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
@@ -104,6 +102,27 @@ impl Netlink {
         let changed = self.change(Subject { operation, device: &unnamed }, request, flags);
         changed.map_err(|error| self.with_name(index, error))
     }
+}
+
+/// The prefix of length zero, v4 and v6.
+const EVERYTHING: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+fn route(destination: Prefix, via: Option<IpAddr>, index: u32) -> RouteMessage {
+    let mut route = RouteMessage::default();
+    route.header = RouteHeader {
+        address_family: family(destination.0),
+        destination_prefix_length: destination.1,
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Static,
+        scope: if via.is_some() { RouteScope::Universe } else { RouteScope::Link },
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    route.attributes.push(RouteAttribute::Destination(destination.0.into()));
+    route.attributes.push(RouteAttribute::Oif(index));
+    route.attributes.extend(via.map(|hop| RouteAttribute::Gateway(hop.into())));
+    route
 }
 
 /// Takes one refusal as success: the kernel found that there was nothing to do.
