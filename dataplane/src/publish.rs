@@ -26,7 +26,6 @@
 //! in `retired` until the count says that it is the only one left, so a large table is never
 //! freed by a worker.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::PoisonError;
 
@@ -286,48 +285,5 @@ impl<T> Drop for Subscriber<T> {
         if let Some(taken) = self.shared.lock().subscribed.get_mut(self.worker.index()) {
             *taken = false;
         }
-    }
-}
-
-/// Things that wait for their grace period, oldest first: numbers and slots to be used again.
-pub struct Grace<I> {
-    waiting: VecDeque<(Generation, I)>,
-    capacity: usize,
-}
-
-impl<I> Grace<I> {
-    /// An empty queue for at most `capacity` items.
-    pub fn new(capacity: usize) -> Self {
-        Self { waiting: VecDeque::new(), capacity }
-    }
-
-    /// Lets `item` wait until every worker has left what came before `generation`: the one
-    /// that was published, or begun by [`Publication::advance`], after the item became unreachable.
-    ///
-    /// # Errors
-    ///
-    /// Gives the item back when the queue is full.
-    pub fn push(&mut self, generation: Generation, item: I) -> Result<(), I> {
-        if self.waiting.len() >= self.capacity {
-            return Err(item);
-        }
-        self.waiting.push_back((generation, item));
-        Ok(())
-    }
-
-    /// Takes the items whose grace period is over, in the order in which they came.
-    pub fn drain_quiesced<T>(&mut self, publication: &Publication<T>) -> impl Iterator<Item = I> {
-        let over = self.waiting.iter().take_while(|(g, _)| publication.quiesced(*g)).count();
-        self.waiting.drain(..over).map(|(_, item)| item)
-    }
-
-    /// How many items wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
     }
 }

@@ -74,20 +74,3 @@ fn a_report_has_one_writer() {
     drop(worker);
     assert_eq!(refused(0), None);
 }
-
-#[test]
-fn items_wait_in_order_and_in_bounded_number() {
-    let publication = Publication::new(Arc::new(()), 1);
-    let mut worker = publication.subscribe(WorkerId(0)).unwrap();
-    let mut grace = Grace::new(3);
-    assert_eq!(grace.push(publication.advance(), 'a'), Ok(()));
-    assert_eq!(grace.push(publication.advance(), 'b'), Ok(()));
-    worker.refresh();
-    assert_eq!(grace.push(publication.advance(), 'c'), Ok(()));
-    assert_eq!(grace.push(publication.advance(), 'd'), Err('d'));
-    assert_eq!(grace.drain_quiesced(&publication).collect::<String>(), "ab");
-    assert_eq!(grace.len(), 1);
-    worker.refresh();
-    assert_eq!(grace.drain_quiesced(&publication).collect::<String>(), "c");
-    assert!(grace.is_empty());
-}
