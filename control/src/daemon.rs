@@ -9,6 +9,7 @@ mod change;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,8 +20,8 @@ use tokio::sync::Notify;
 use crate::config::{Config, Host, Problem, Report};
 use crate::ipam::{self, Ipam};
 use crate::model::{Change, Desired, Inventory, Origin, Plan, PlanError, Skipped, Stored};
-use crate::plane::remove_strays;
-use crate::store::{self, Store};
+use crate::plane::{Site, remove_strays, site};
+use crate::store::{self, Edit, Store};
 use crate::switch::{Switch, SwitchError, since_epoch};
 
 pub use change::Kind;
@@ -37,6 +38,10 @@ pub struct Daemon {
     /// Those of them that are not in force.
     skipped: Vec<Skipped>,
     switch: Switch,
+    /// The devices that the store knows of.
+    sites: HashSet<Site>,
+    /// Those of them that are to be forgotten once they are gone.
+    leaving: Vec<Site>,
     ending: Rc<Ending>,
 }
 
@@ -177,6 +182,8 @@ impl Daemon {
             stored: state.objects,
             skipped: Vec::new(),
             switch,
+            sites: state.sites.into_iter().collect(),
+            leaving: Vec::new(),
             ending: Rc::default(),
         };
         daemon.take_up(state.leases)?;
@@ -210,8 +217,8 @@ impl Daemon {
     /// [`enum@Error`]; a file that is wrong changes nothing.
     pub fn reload(&mut self) -> Result<Reloaded, Error> {
         let config = Config::load(&self.path)?;
-        let (desired, skipped) = Desired::new(&config, &self.stored);
-        let plan = self.plan(&desired)?;
+        let (plan, skipped) =
+            self.plan_around(&config, &self.stored, |object| self.is_unplaced(object))?;
         let reloaded = Reloaded {
             left_out: skipped.iter().map(ToString::to_string).collect(),
             needs_restart: differences(&self.host, &config.host),
@@ -228,45 +235,90 @@ impl Daemon {
         Ok(reloaded)
     }
 
-    /// Forgets addresses that have rested enough.
+    /// Forgets addresses that have rested enough, and devices that are gone.
     ///
     /// # Errors
     ///
     /// [`Error::Store`]; after a restart they rest again, and are forgotten then.
     pub fn expire(&mut self) -> Result<(), Error> {
         let records = self.switch.inventory.expire(since_epoch());
-        if !records.is_empty() {
-            self.store.write(&records, &[])?;
-        }
-        Ok(())
+        self.write(&records, Vec::new())
     }
 
     /// The first plan. What was made at run time, and addresses that others had, never keep the
-    /// file's objects from being served.
+    /// file's objects from what they name.
     fn take_up(&mut self, mut leases: Vec<ipam::Record>) -> Result<(), Error> {
-        let mut wished = self.stored.clone();
-        loop {
+        let (plan, skipped) = loop {
             let ipam = Ipam::restore(ipam::REST, leases.iter().cloned(), since_epoch());
             self.switch.inventory = Inventory::new(ipam);
-            let (desired, skipped) = Desired::new(&self.config, &wished);
-            match self.plan(&desired) {
-                Ok(plan) => {
-                    self.skipped = skipped;
-                    self.warn_of_skipped();
-                    return self.carry_out(plan, &[]);
-                }
+            match self.plan_around(&self.config, &self.stored, |_| true) {
                 Err(Error::Plan(errors)) => {
-                    let before = (wished.len(), leases.len());
+                    let before = leases.len();
                     leases.retain(|lease| !errors.iter().any(|e| is_held(e, lease)));
-                    wished.retain(|object| !errors.iter().any(|e| concerns(e, object)));
-                    if (wished.len(), leases.len()) == before {
+                    if leases.len() == before {
                         return Err(Error::Plan(errors));
                     }
                     tracing::error!(error = list(&errors), "not all can be as it was");
                 }
-                Err(error) => return Err(error),
+                planned => break planned?,
+            }
+        };
+        self.skipped = skipped;
+        self.warn_of_skipped();
+        self.clear_stale(&plan);
+        self.carry_out(plan, &[])
+    }
+
+    /// Removes devices of endpoints that are no more: they went while heddle was down, or just
+    /// before it died.
+    fn clear_stale(&mut self, plan: &Plan) {
+        let model = plan.next.model();
+        let wanted = model.endpoints.values().filter_map(|e| site(self.switch.instance(), e));
+        let wanted: HashSet<Site> = wanted.collect();
+        for site in self.sites.difference(&wanted) {
+            self.switch.ports.clear(site.clone());
+            self.leaving.push(site.clone());
+        }
+    }
+
+    /// Plans for what the file and `stored` say, without those objects that can't have what they
+    /// need, where `may_go` lets them go.
+    fn plan_around(
+        &self,
+        config: &Config,
+        stored: &[Stored],
+        may_go: impl Fn(&Stored) -> bool,
+    ) -> Result<(Plan, Vec<Skipped>), Error> {
+        let mut wished = stored.to_vec();
+        let mut unplaced = Vec::new();
+        loop {
+            let (desired, mut skipped) = Desired::new(config, &wished);
+            let errors = match self.plan(&desired) {
+                Err(Error::Plan(errors)) => errors,
+                planned => {
+                    skipped.append(&mut unplaced);
+                    return planned.map(|plan| (plan, skipped));
+                }
+            };
+            let before = wished.len();
+            wished.retain(|object| {
+                let error = errors.iter().find(|e| concerns(e, object) && may_go(object));
+                unplaced.extend(error.map(|error| Skipped::Unplaced {
+                    object: object.clone(),
+                    reason: error.to_string(),
+                }));
+                error.is_none()
+            });
+            if wished.len() == before {
+                return Err(Error::Plan(errors));
             }
         }
+    }
+
+    /// Whether an object was left out, as it is, for want of something: it may go on waiting.
+    fn is_unplaced(&self, object: &Stored) -> bool {
+        let waits = |skipped: &Skipped| matches!(skipped, Skipped::Unplaced { object: o, .. } if o == object);
+        self.skipped.iter().any(waits)
     }
 
     fn plan(&self, desired: &Desired) -> Result<Plan, Error> {
@@ -276,16 +328,43 @@ impl Daemon {
         })
     }
 
-    /// Stores what a plan comes to, and then does it.
-    fn carry_out(&mut self, plan: Plan, edits: &[store::Edit]) -> Result<(), Error> {
-        if !plan.records.is_empty() || !edits.is_empty() {
-            self.store.write(&plan.records, edits)?;
+    /// Stores what a plan comes to, and then does it. A device is known to the store before it is
+    /// made, and until it is gone.
+    fn carry_out(&mut self, plan: Plan, edits: &[Edit]) -> Result<(), Error> {
+        let (mut coming, mut going) = (Vec::new(), Vec::new());
+        for change in &plan.changes {
+            match change {
+                Change::EndpointAdded(e) => coming.extend(site(self.switch.instance(), e)),
+                Change::EndpointRemoved(e) => going.extend(site(self.switch.instance(), e)),
+                _ => {}
+            }
         }
+        let new = coming.iter().filter(|&site| !self.sites.contains(site)).cloned();
+        let edits = edits.iter().cloned().chain(new.map(Edit::Occupy)).collect();
+        self.write(&plan.records, edits)?;
+        self.leaving.extend(going);
+        self.leaving.retain(|site| !coming.contains(site));
+        self.sites.extend(coming);
         self.switch.carry_out(plan).map_err(|error| {
             // A worker is gone or stuck: what is stored is right, and a new start does it.
             self.ending.wish(End::Failed);
             Error::Switch(error)
         })
+    }
+
+    /// Writes, if there is anything to write, and forgets the devices that are gone.
+    fn write(&mut self, records: &[ipam::Record], edits: Vec<Edit>) -> Result<(), Error> {
+        let ports = &self.switch.ports;
+        let gone: Vec<_> =
+            self.leaving.iter().filter(|site| !ports.is_orphan(site)).cloned().collect();
+        let edits: Vec<_> = gone.iter().cloned().map(Edit::Vacate).chain(edits).collect();
+        if records.is_empty() && edits.is_empty() {
+            return Ok(());
+        }
+        self.store.write(records, &edits)?;
+        self.leaving.retain(|site| !gone.contains(site));
+        gone.iter().for_each(|site| _ = self.sites.remove(site));
+        Ok(())
     }
 
     fn warn_of_skipped(&self) {

@@ -1,4 +1,4 @@
-//! What must survive a crash: leases, and the objects made at run time.
+//! What must survive a crash: leases, the objects made at run time, and where devices are.
 //!
 //! One `redb` file in the state directory. A write is one transaction, durable when the call
 //! returns, so that whatever was acknowledged is there after a crash at any moment, and of a
@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::ipam::{Lease, Record};
 use crate::model::Stored;
+use crate::plane::Site;
 
 /// The format that this version writes; a higher one is of a later version.
 const FORMAT: u64 = 1;
@@ -33,6 +34,8 @@ const LEASES: TableDefinition<'_, (&str, &str), (&str, Option<u64>)> =
 const NETWORKS: TableDefinition<'_, &str, &str> = TableDefinition::new("networks");
 /// Names to JSON bodies.
 const ENDPOINTS: TableDefinition<'_, &str, &str> = TableDefinition::new("endpoints");
+/// Namespace and name of each device that heddle has made, or is about to, to its alias.
+const DEVICES: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("devices");
 
 /// Why the state can't be read or written.
 #[derive(Debug, Error)]
@@ -84,9 +87,11 @@ pub struct State {
     pub leases: Vec<Record>,
     /// The objects made at run time, networks first.
     pub objects: Vec<Stored>,
+    /// Where there may be a device that heddle has made.
+    pub sites: Vec<Site>,
 }
 
-/// A change of the objects made at run time.
+/// A change of the objects made at run time, or of where devices are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Stores an object, in place of one of the same name.
@@ -95,6 +100,10 @@ pub enum Edit {
     RemoveNetwork(String),
     /// Removes an endpoint, if it is there.
     RemoveEndpoint(String),
+    /// There is to be a device.
+    Occupy(Site),
+    /// A device is gone.
+    Vacate(Site),
 }
 
 /// The open state file. Only one process has it open at a time.
@@ -146,6 +155,13 @@ impl Store {
                 state.objects.push(wrap(self.body(name.value(), body.value())?));
             }
         }
+        let devices = read.open_table(DEVICES).map_err(|e| self.failed(e))?;
+        for entry in devices.iter().map_err(|e| self.failed(e))? {
+            let (key, alias) = entry.map_err(|e| self.failed(e))?;
+            let (netns, name) = key.value();
+            let (netns, name, alias) = (netns.into(), name.to_owned(), alias.value().to_owned());
+            state.sites.push(Site { netns, name, alias });
+        }
         Ok(state)
     }
 
@@ -183,6 +199,7 @@ impl Store {
                 write.open_table(LEASES)?;
                 write.open_table(NETWORKS)?;
                 write.open_table(ENDPOINTS)?;
+                write.open_table(DEVICES)?;
                 Ok(())
             }),
         }
@@ -241,6 +258,7 @@ impl Store {
 
 fn apply(write: &WriteTransaction, edit: &Edit) -> Result<(), redb::Error> {
     let (table, name, body) = match edit {
+        Edit::Occupy(site) | Edit::Vacate(site) => return settle(write, edit, site),
         Edit::Put(stored @ Stored::Network(body)) => (NETWORKS, stored.name(), Some(body)),
         Edit::Put(stored @ Stored::Endpoint(body)) => (ENDPOINTS, stored.name(), Some(body)),
         Edit::RemoveNetwork(name) => (NETWORKS, name.as_str(), None),
@@ -251,6 +269,19 @@ fn apply(write: &WriteTransaction, edit: &Edit) -> Result<(), redb::Error> {
         Some(body) => table.insert(name, body.to_string().as_str())?,
         None => table.remove(name)?,
     };
+    Ok(())
+}
+
+/// A device that gave way to another of the same name has nothing to vacate.
+fn settle(write: &WriteTransaction, edit: &Edit, site: &Site) -> Result<(), redb::Error> {
+    let netns = site.netns.to_string_lossy();
+    let key = (&*netns, site.name.as_str());
+    let mut table = write.open_table(DEVICES)?;
+    if matches!(edit, Edit::Occupy(_)) {
+        table.insert(key, site.alias.as_str())?;
+    } else if table.get(key)?.is_some_and(|alias| alias.value() == site.alias) {
+        table.remove(key)?;
+    }
     Ok(())
 }
 

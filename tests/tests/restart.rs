@@ -50,6 +50,16 @@ fn a_crash_leaves_nothing_but_state() {
 }
 
 #[test]
+fn a_device_of_an_endpoint_that_went_meanwhile_is_removed() {
+    let mut world = World::start(Plan::pair(""));
+    world.end(End::Killed);
+    assert!(world.link("b").is_some(), "containers keep their devices");
+    world.launch_with(Plan::new().network("web", "").port("a", ""));
+    eventually("the device is gone", PATIENCE, || world.link("b").is_none().then_some(()));
+    world.wait_until_running();
+}
+
+#[test]
 fn a_container_made_anew_is_served_again() {
     let mut world = World::start(Plan::pair(""));
     for _ in 0..3 {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Daemon, Error};
 use crate::config::{self, Problem};
-use crate::model::{Desired, Model, Origin, Plan, Skipped, Stored};
+use crate::model::{Model, Origin, Plan, Skipped, Stored};
 use crate::store::Edit;
 
 /// The kinds of objects that can be made at run time.
@@ -130,11 +130,11 @@ impl Daemon {
         edit: Edit,
         check: impl Fn(&Plan) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (desired, skipped) = Desired::new(&self.config, &stored);
+        let (plan, skipped) =
+            self.plan_around(&self.config, &stored, |object| self.is_unplaced(object))?;
         if let Some(problem) = skipped.iter().find_map(|skipped| self.new_clash(skipped)) {
             return Err(problem);
         }
-        let plan = self.plan(&desired)?;
         check(&plan)?;
         self.carry_out(plan, &[edit])?;
         (self.stored, self.skipped) = (stored, skipped);

@@ -177,6 +177,27 @@ fn the_file_is_served_whatever_was_made_at_run_time() {
 }
 
 #[test]
+fn what_finds_no_place_waits_and_keeps_nobody_from_changes() {
+    let web = |prefix: u8| WEB.replace("/24", &format!("/{prefix}"));
+    let mut world = World::new(&web(30));
+    world.daemon.create(Kind::Endpoint, endpoint("x")).unwrap();
+    let file = format!("{}{}address = \"10.0.9.2\"\n", web(30), port("a"));
+    let mut next = world.after_crash(&file).unwrap();
+    assert!(next.daemon.inspect(Kind::Endpoint, "x").is_err(), "two have one address");
+
+    let network = json!({ "name": "db", "driver": "bridge", "subnets": ["10.1.0.0/24"] });
+    next.daemon.create(Kind::Network, network).unwrap();
+    let left_out = next.daemon.reload().unwrap().left_out;
+    assert!(matches!(&left_out[..], [why] if why.contains("`x`") && why.contains("address")));
+    let again = next.daemon.update(Kind::Endpoint, "x", json!({ "aliases": ["y"] })).unwrap_err();
+    assert!(matches!(again, Error::Plan(_)), "{again}");
+
+    next.configure(&format!("{}{}address = \"10.0.9.2\"\n", web(28), port("a")));
+    assert!(next.daemon.reload().unwrap().left_out.is_empty());
+    assert_eq!(next.endpoint("x")["origin"], "api");
+}
+
+#[test]
 fn two_of_one_state_directory_are_refused() {
     let world = World::new(WEB);
     let second = Daemon::start(&world.directory.path().join("heddle.toml"));

@@ -41,6 +41,14 @@ pub enum Skipped {
         /// The first thing that is wrong.
         problem: Box<Problem>,
     },
+    /// There is no address or number for it any more.
+    #[error("`{}`, made at run time, is left out: {reason}", object.name())]
+    Unplaced {
+        /// As it is stored.
+        object: Stored,
+        /// What can't be had.
+        reason: String,
+    },
 }
 
 /// All objects that there should be, checked beside each other.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dataplane::device::netlink::{self, Link, Netlink};
@@ -12,6 +13,17 @@ use dataplane::port::tap::device::{self, TapError};
 use dataplane::wire::ipv6;
 use ipnet::IpNet;
 use thiserror::Error;
+
+/// Where a device that heddle has made is, and how it is known there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Site {
+    /// The name or path of its namespace.
+    pub netns: PathBuf,
+    /// Its name there.
+    pub name: String,
+    /// Its alias, which tells it from a stranger's of the same name.
+    pub alias: String,
+}
 
 /// What a device is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,19 +151,28 @@ fn link(netlink: &mut Netlink, name: &str) -> Result<Link, DeviceError> {
     netlink.link(name)?.ok_or_else(|| DeviceError::Vanished(name.to_owned()))
 }
 
-/// Removes the device from `netns`, if it is there and heddle's.
-///
-/// # Errors
-///
-/// [`DeviceError`] when the namespace or the kernel refuses.
-pub(super) fn remove(netns: &Netns, name: &str, alias: &str) -> Result<(), DeviceError> {
-    netns.run(|| {
-        let mut netlink = Netlink::open()?;
-        match netlink.link(name)? {
-            Some(link) if link.alias.as_deref() == Some(alias) => Ok(netlink.delete(link.index)?),
-            _ => Ok(()),
-        }
-    })?
+impl Site {
+    /// Removes the device, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError`] when the namespace can't be entered, or the kernel refuses.
+    pub(super) fn clear(&self) -> Result<(), DeviceError> {
+        let netns = match Netns::open(&self.netns) {
+            // With its namespace the device is gone as well.
+            Err(error) if error.is_not_found() => return Ok(()),
+            netns => netns?,
+        };
+        netns.run(|| {
+            let mut netlink = Netlink::open()?;
+            match netlink.link(&self.name)? {
+                Some(link) if link.alias.as_ref() == Some(&self.alias) => {
+                    Ok(netlink.delete(link.index)?)
+                }
+                _ => Ok(()),
+            }
+        })?
+    }
 }
 
 /// Removes devices with an alias that begins with `prefix` from heddle's own namespace: they were

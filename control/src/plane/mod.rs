@@ -24,8 +24,8 @@ use pipelines::tables::Tables;
 use rtrb::{Producer, RingBuffer};
 use thiserror::Error;
 
-pub use device::{DeviceError, remove_strays};
-pub use ports::{Device, Port, Ports, sum};
+pub use device::{DeviceError, Site, remove_strays};
+pub use ports::{Device, Port, Ports, site, sum};
 
 use crate::host::{Host, Wiring};
 

@@ -18,7 +18,7 @@ use dataplane::worker::{Handle, WorkerError};
 use pipelines::switch::Switch;
 use thiserror::Error;
 
-use super::device::{self, DeviceError, Opened, Wanted};
+use super::device::{self, DeviceError, Opened, Site, Wanted};
 use super::{CountersByWorker, Plane, only_owner};
 use crate::config;
 use crate::model::{Endpoint, Network};
@@ -27,6 +27,8 @@ use crate::model::{Endpoint, Network};
 #[derive(Default)]
 pub struct Ports {
     ports: BTreeMap<PortId, Port>,
+    /// Devices without a port that could not be removed yet.
+    orphans: Vec<Site>,
 }
 
 /// One endpoint's port.
@@ -121,6 +123,8 @@ impl Ports {
             device: Device::waiting("not tried yet".to_owned(), None),
             wanted: wanted(instance, endpoint, network),
         };
+        let adopted = site(instance, endpoint);
+        self.orphans.retain(|orphan| Some(orphan) != adopted.as_ref());
         port.serve(plane.workers())?;
         self.ports.insert(endpoint.id, port);
         Ok(())
@@ -158,7 +162,8 @@ impl Ports {
         }
     }
 
-    /// Stops serving an endpoint and removes its device. Nothing may refer to it any more.
+    /// Stops serving an endpoint and removes its device, now or as soon as that can be done.
+    /// Nothing may refer to it any more.
     ///
     /// # Errors
     ///
@@ -166,17 +171,22 @@ impl Ports {
     pub fn detach(&mut self, plane: &Plane, port: PortId) -> Result<(), WorkerError> {
         let Some(port) = self.ports.remove(&port) else { return Ok(()) };
         port.retire(plane.workers())?;
-        let Some((netns, wanted)) = &port.wanted else { return Ok(()) };
-        let removed = match Netns::open(netns) {
-            Ok(netns) => device::remove(&netns, &wanted.name, &wanted.alias),
-            // With its namespace the device is gone as well.
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(error.into()),
-        };
-        if let Err(error) = removed {
-            tracing::warn!(endpoint = port.endpoint.spec.name, %error, "device not removed");
-        }
+        let Some((netns, Wanted { name, alias, .. })) = port.wanted else { return Ok(()) };
+        self.clear(Site { netns, name, alias });
         Ok(())
+    }
+
+    /// Removes a device that has no port, now or as soon as that can be done.
+    pub fn clear(&mut self, site: Site) {
+        if let Err(error) = site.clear() {
+            tracing::warn!(netns = %site.netns.display(), name = site.name, %error, "device not removed");
+            self.orphans.push(site);
+        }
+    }
+
+    /// Whether a device without a port is still to be removed.
+    pub fn is_orphan(&self, site: &Site) -> bool {
+        self.orphans.contains(site)
     }
 
     /// Looks after containers that came, went, or were replaced by others of the same name.
@@ -185,6 +195,7 @@ impl Ports {
     ///
     /// [`WorkerError`] when a worker is gone.
     pub fn look_after(&mut self, plane: &Plane) -> Result<(), WorkerError> {
+        self.orphans.retain(|site| site.clear().is_err());
         for port in self.ports.values_mut() {
             port.look_after(plane.workers())?;
         }
@@ -339,19 +350,26 @@ impl Port {
     }
 }
 
-/// The device that an endpoint is to have, and the namespace that it is to be in.
-fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(PathBuf, Wanted)> {
+/// Where the device of an endpoint is to be, if heddle makes one for it.
+pub fn site(instance: &str, endpoint: &Endpoint) -> Option<Site> {
     let config::Device::Tap { netns, name } = &endpoint.spec.device else { return None };
-    let path = match netns {
+    let netns = match netns {
         config::Netns::Name(name) => PathBuf::from(name),
         config::Netns::Path(path) => path.clone(),
     };
+    let alias = format!("{instance}{}", endpoint.spec.name);
+    Some(Site { netns, name: name.clone(), alias })
+}
+
+/// The device that an endpoint is to have, and the namespace that it is to be in.
+fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(PathBuf, Wanted)> {
+    let Site { netns, name, alias } = site(instance, endpoint)?;
     let gateways = network.spec.subnets.iter().map(|subnet| subnet.gateway);
     let reachable =
         |gateway: &IpAddr| endpoint.addresses.iter().any(|address| address.contains(gateway));
     let wanted = Wanted {
-        name: name.clone(),
-        alias: format!("{instance}{}", endpoint.spec.name),
+        name,
+        alias,
         instance: instance.to_owned(),
         mac: endpoint.mac,
         mtu: network.spec.mtu,
@@ -362,7 +380,7 @@ fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(Pat
             first_of_each_family(gateways.filter(reachable))
         },
     };
-    Some((path, wanted))
+    Some((netns, wanted))
 }
 
 fn first_of_each_family(gateways: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {

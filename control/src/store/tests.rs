@@ -32,13 +32,29 @@ fn what_is_written_is_read_again() {
     Store::open(&path).unwrap().write(&leases, &edits).unwrap();
     let store = Store::open(&path).unwrap();
     let objects = vec![network, endpoint.clone()];
-    assert_eq!(store.load().unwrap(), State { leases: leases.clone(), objects });
+    assert_eq!(store.load().unwrap(), State { leases: leases.clone(), objects, sites: Vec::new() });
 
     let gone = Record { lease: None, ..leases[1].clone() };
     store.write(&[gone], &[Edit::RemoveNetwork("web".into())]).unwrap();
     let state = store.load().unwrap();
     assert_eq!(state.leases, [leases[0].clone(), leases[2].clone()]);
     assert_eq!(state.objects, [endpoint]);
+}
+
+#[test]
+fn a_device_is_known_until_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let site = |name: &str, alias: &str| {
+        let (netns, name, alias) = ("web-1".into(), name.to_owned(), alias.to_owned());
+        Site { netns, name, alias }
+    };
+    let (first, other, next) = (site("eth0", "a"), site("eth1", "a"), site("eth0", "b"));
+    store.write(&[], &[Edit::Occupy(first.clone()), Edit::Occupy(other.clone())]).unwrap();
+    assert_eq!(store.load().unwrap().sites, [first.clone(), other.clone()]);
+    store.write(&[], &[Edit::Occupy(next.clone())]).unwrap();
+    store.write(&[], &[Edit::Vacate(first), Edit::Vacate(other)]).unwrap();
+    assert_eq!(store.load().unwrap().sites, [next]);
 }
 
 #[test]
