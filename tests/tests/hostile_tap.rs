@@ -21,7 +21,8 @@ use tests::hostile::{Generator, Shot, Stage};
 use wire_end::{in_a_namespace, packet_socket};
 use zerocopy::IntoBytes;
 
-/// Frames that are written into the kernel's end.
+/// Frames that are written into the kernel's end, and as many to another port: once whole, and once
+/// with super-packets. `HEDDLE_HOSTILE_FRAMES` asks for more.
 const FRAMES: usize = 20_011;
 
 /// The port whose endpoint most hostile frames claim to be.
@@ -51,14 +52,16 @@ struct Written {
 
 #[test]
 fn a_tap_bears_hostile_frames() {
-    in_a_namespace(|| {
+    let more = std::env::var("HEDDLE_HOSTILE_FRAMES").ok();
+    let frames = more.map_or(FRAMES, |frames| frames.parse().expect("a number of frames"));
+    in_a_namespace(move || {
         let mut bench = Bench::new();
         // The kernel cuts a super-packet that it thinks the device can't take, so that only whole
         // frames can be counted one by one.
-        let whole = bench.write(FRAMES, |header| header.gso_type = 0);
+        let whole = bench.write(frames, |header| header.gso_type = 0);
         let kernel = counted();
         assert_eq!(kernel.sent + kernel.lost, whole.sent, "{kernel:?}");
-        let all = bench.write(FRAMES, |_| ());
+        let all = bench.write(frames, |_| ());
         bench.balance(whole.sent + all.sent);
         println!("figure: hostile frames over a TAP: {whole:?} whole, {all:?} with super-packets");
         assert!(whole.refused > 0 && whole.sent > 1_000 && all.sent > 1_000);

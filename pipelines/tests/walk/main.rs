@@ -6,3 +6,4 @@ mod drops;
 mod forwarding;
 mod frames;
 mod replies;
+mod reuse;
