@@ -1,5 +1,5 @@
 //! A blocking rtnetlink client: links in [`link`], addresses and routes in
-//! [`address`], neighbours in [`neighbor`].
+//! [`address`], neighbours in [`neighbor`], programs on devices in [`xdp`].
 //!
 //! It is blocking because each use is short and runs on a thread that has entered a namespace;
 //! an asynchronous client would need a runtime per namespace. Every wait is bounded.
@@ -7,6 +7,7 @@
 pub mod address;
 pub mod link;
 pub mod neighbor;
+pub mod xdp;
 
 use std::io;
 use std::os::fd::OwnedFd;
