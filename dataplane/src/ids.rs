@@ -139,6 +139,36 @@ macro_rules! plain_number {
 
 plain_number!(PortId, SegmentId, WorkerId);
 
+/// A VXLAN network identifier of 24 bits (RFC 7348, 5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Vni(u32);
+
+impl Vni {
+    /// The identifier `number`, or `None` from 2^24 on.
+    pub const fn new(number: u32) -> Option<Self> {
+        if number >> 24 == 0 { Some(Self(number)) } else { None }
+    }
+
+    /// The number, below 2^24.
+    #[inline(always)]
+    pub const fn to_u32(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Vni {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vni({})", self.0)
+    }
+}
+
 /// The largest layer 3 packet that a link carries, in bytes, from 68 (RFC 791, 3.2) to 65,535.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
@@ -190,6 +220,12 @@ mod tests {
         for text in ["", "02:42", "02:42:0a:00:09:4", "02:42:0a:00:09:41:00", "0g:42:0a:00:09:41"] {
             assert_eq!(text.parse::<MacAddr>(), Err(BadMac(text.to_owned())));
         }
+    }
+
+    #[test]
+    fn a_vni_has_24_bits() {
+        assert_eq!(Vni::new(0x00ff_ffff).map(Vni::to_u32), Some(0x00ff_ffff));
+        assert_eq!(Vni::new(0x0100_0000), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::Mode;
+use super::{BadRules, Mode};
 use crate::device::{netlink, netns};
 
 /// What went wrong with the program of a device.
@@ -54,6 +54,20 @@ pub enum Error {
         /// What the kernel said.
         cause: Cause,
     },
+    /// The rules of a device can't be.
+    #[error("cannot set the XDP rules of {device}: {source}")]
+    Rules {
+        /// The device's name.
+        device: String,
+        /// What is wrong with them.
+        source: BadRules,
+    },
+    /// Rules for a program that has none.
+    #[error("the XDP program of {device} takes everything, and follows no rules")]
+    TakesEverything {
+        /// The device's name.
+        device: String,
+    },
     /// The program is still on the device some time after it was removed.
     #[error("the XDP program of {device} was removed, but the kernel still has it there")]
     StillAttached {
@@ -85,6 +99,13 @@ pub enum Error {
     /// The calling thread's namespace could not be told.
     #[error(transparent)]
     Namespace(#[from] netns::Error),
+}
+
+impl Error {
+    /// Whether a file of the pins does not exist.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Pins { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// An error with all that caused it, in one line.

@@ -9,18 +9,24 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use aya::EbpfLoader;
 use rustix::fs::{FlockOperation, flock, fstat, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 
 use super::Error;
+use super::device::Device;
 
 /// Where the BPF file system is by custom.
 pub const MOUNT_POINT: &str = "/sys/fs/bpf";
 
 /// heddle's directory below the mount point.
 const OURS: &str = "heddle";
+
+/// The file of a device's link, beside those of its maps.
+pub(super) const LINK: &str = "link";
 
 /// The file system type of a BPF file system (`linux/magic.h`, `BPF_FS_MAGIC`).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
@@ -29,6 +35,8 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
+    /// It reads the kernel's types when it is made, which takes longer than all else in loading.
+    loader: Arc<Mutex<EbpfLoader<'static>>>,
 }
 
 impl Pins {
@@ -44,7 +52,7 @@ impl Pins {
             .map_err(refused("mount a BPF file system at", mount_point))?;
         let root = mount_point.join(OURS);
         create_directory(&root).map_err(refused("create", &root))?;
-        Ok(Self { root })
+        Ok(Self { root, loader: Arc::new(Mutex::new(EbpfLoader::new())) })
     }
 
     /// Removes what nobody holds: the pins of devices that are gone, and, once a starting heddle
@@ -57,22 +65,28 @@ impl Pins {
         let mut swept = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(refused("list", &self.root))? {
             let entry = entry.map_err(refused("list", &self.root))?;
-            if let Some(mut held) = Held::try_lock(entry.path())? {
-                held.remove()?;
-                swept.push(entry.file_name().to_string_lossy().into_owned());
+            match Held::try_lock(entry.path()) {
+                Ok(None) => {}
+                // Somebody else was faster.
+                Err(error) if error.is_not_found() => {}
+                held => {
+                    held?.map(|mut held| held.remove()).transpose()?;
+                    swept.push(entry.file_name().to_string_lossy().into_owned());
+                }
             }
         }
         Ok(swept)
     }
 
-    /// Takes the directory of a device, which is made if it isn't there, or `None` if another
-    /// process has it.
-    pub(super) fn hold(&self, index: u32, netns_inode: u64) -> Result<Option<Held>, Error> {
-        Held::create(self.path(index, netns_inode))
+    /// Takes the directory of a device, which is made if it isn't there.
+    pub(super) fn hold(&self, device: &Device) -> Result<Held, Error> {
+        let path = self.root.join(format!("{}@{}", device.index, device.netns_inode));
+        let in_use = || Error::InUse { device: device.name.clone(), path: path.clone() };
+        Held::create(path.clone())?.ok_or_else(in_use)
     }
 
-    pub(super) fn path(&self, index: u32, netns_inode: u64) -> PathBuf {
-        self.root.join(format!("{index}@{netns_inode}"))
+    pub(super) fn loader(&self) -> &Mutex<EbpfLoader<'static>> {
+        &self.loader
     }
 }
 
@@ -81,6 +95,7 @@ impl Pins {
 pub(super) struct Held {
     path: PathBuf,
     _lock: fs::File,
+    removed: bool,
 }
 
 impl Held {
@@ -89,7 +104,7 @@ impl Held {
             create_directory(&path).map_err(refused("create", &path))?;
             match Self::try_lock(path.clone()) {
                 // Somebody's sweep came between the two steps.
-                Err(Error::Pins { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.is_not_found() => {}
                 held => return held,
             }
         }
@@ -107,46 +122,51 @@ impl Held {
         if found.ino() != inode {
             return Err(refused("lock", &path)(io::ErrorKind::NotFound.into()));
         }
-        Ok(Some(Self { path, _lock: lock }))
+        Ok(Some(Self { path, _lock: lock, removed: false }))
     }
 
-    /// The file of the link.
-    pub(super) fn link(&self) -> PathBuf {
-        self.path.join("link")
-    }
-
-    /// The file of a map.
-    pub(super) fn map(&self, name: &str) -> PathBuf {
+    /// The file of a map or of the link.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// Removes all pins and the directory: what nobody else holds ends.
-    pub(super) fn remove(&mut self) -> Result<(), Error> {
-        let path = &self.path;
-        // The link first: until it is gone, its program needs the maps.
-        self.unpin("link")?;
-        for entry in fs::read_dir(path).map_err(refused("list", path))? {
-            let file = entry.map_err(refused("list", path))?.path();
-            fs::remove_file(&file).map_err(refused("remove", &file))?;
-        }
-        fs::remove_dir(path).map_err(refused("remove", path))
     }
 
     /// Removes a pin, if it is there.
     pub(super) fn unpin(&self, name: &str) -> Result<(), Error> {
-        let file = self.path.join(name);
+        let file = self.file(name);
         match fs::remove_file(&file) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.map_err(refused("remove", &file)),
         }
     }
+
+    /// Removes the pins of all maps but those that are named.
+    pub(super) fn keep<'a>(&self, maps: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let kept: Vec<_> = maps.chain([LINK]).collect();
+        for entry in fs::read_dir(&self.path).map_err(refused("list", &self.path))? {
+            let name = entry.map_err(refused("list", &self.path))?.file_name();
+            if !kept.iter().any(|kept| name == *kept) {
+                let file = self.path.join(name);
+                fs::remove_file(&file).map_err(refused("remove", &file))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all pins and the directory: what nobody else holds ends.
+    pub(super) fn remove(&mut self) -> Result<(), Error> {
+        self.keep([].into_iter())?;
+        self.unpin(LINK)?;
+        fs::remove_dir(&self.path).map_err(refused("remove", &self.path))?;
+        self.removed = true;
+        Ok(())
+    }
 }
 
-/// A directory without a link is of no use to the next start.
+/// Without a link the rest is of no use to the next start.
 impl Drop for Held {
     fn drop(&mut self) {
-        if !self.link().exists() {
-            // It may have been removed already; what can't be is swept later.
+        if !self.removed && !self.file(LINK).exists() {
+            // What can't be removed now is swept later.
             let _ = self.remove();
         }
     }
