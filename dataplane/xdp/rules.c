@@ -69,14 +69,18 @@ struct map fragments SECTION("maps") = { MAP_LRU_HASH, sizeof(struct packet), si
 /* Fragments that come later are not waited for (net.ipv4.ipfrag_time). */
 enum { FRAGMENT_SECONDS = 30 };
 
-/* More extension headers than anybody sends. */
-enum { MOST_EXTENSIONS = 6 };
+/* More extension headers than anybody sends, before and after a fragment header. */
+enum { MOST_EXTENSIONS = 4 };
 
 enum whose { OTHERS, OURS, MALFORMED };
+
+/* Why there is no protocol. */
+enum { CUT_SHORT = -1, IN_TRANSIT = -2 };
 
 INLINE enum whose whose_frame(struct reader *frame, u32 kinds);
 INLINE enum whose whose_ipv4(struct reader *frame);
 INLINE enum whose whose_ipv6(struct reader *frame);
+INLINE int after_extensions(struct reader *frame, u8 protocol);
 INLINE enum whose whose_packet(struct reader *frame, const struct local *local, const struct packet *packet,
     u8 protocol, u32 offset, u32 more);
 INLINE enum whose whose_transport(
@@ -175,34 +179,39 @@ INLINE enum whose whose_ipv6(struct reader *frame)
     struct local *local = map_lookup(&addresses, &packet.destination);
     if (!local)
         return OTHERS;
-    u8 protocol = ipv6->next_header;
+    int protocol = after_extensions(frame, ipv6->next_header);
     u32 offset = 0, more = 0;
-    for (int headers = 0; headers < MOST_EXTENSIONS; headers++) {
-        if (protocol == FRAGMENT) {
-            struct fragment *fragment = next(frame, sizeof(*fragment));
-            if (!fragment)
-                return MALFORMED;
-            protocol = fragment->next_header;
-            offset = fragment->offset_more & NET16(IPV6_OFFSET);
-            more = fragment->offset_more & NET16(IPV6_MORE);
-            packet.identification = fragment->identification;
-            /* What follows is not a header. */
-            if (offset)
-                break;
-        } else if (protocol == HOP_BY_HOP || protocol == ROUTING || protocol == DESTINATION_OPTIONS) {
-            struct extension *extension = next(frame, sizeof(*extension));
-            if (!extension)
-                return MALFORMED;
-            /* The host is only on its way. */
-            if (protocol == ROUTING && extension->segments_left)
-                return OTHERS;
-            protocol = extension->next_header;
-            frame->at += extension->length * 8;
-        } else {
-            break;
-        }
+    if (protocol == FRAGMENT) {
+        struct fragment *fragment = next(frame, sizeof(*fragment));
+        if (!fragment)
+            return MALFORMED;
+        offset = fragment->offset_more & NET16(IPV6_OFFSET);
+        more = fragment->offset_more & NET16(IPV6_MORE);
+        packet.identification = fragment->identification;
+        /* What follows a later fragment's is not a header. */
+        protocol = offset ? fragment->next_header : after_extensions(frame, fragment->next_header);
     }
+    if (protocol < 0)
+        return protocol == IN_TRANSIT ? OTHERS : MALFORMED;
     return whose_packet(frame, local, &packet, protocol, offset, more);
+}
+
+/* Reads over extension headers: the protocol of what follows them. */
+INLINE int after_extensions(struct reader *frame, u8 protocol)
+{
+    for (int headers = 0; headers < MOST_EXTENSIONS; headers++) {
+        if (protocol != HOP_BY_HOP && protocol != ROUTING && protocol != DESTINATION_OPTIONS)
+            break;
+        struct extension *extension = next(frame, sizeof(*extension));
+        if (!extension)
+            return CUT_SHORT;
+        /* The host is not where it ends. */
+        if (protocol == ROUTING && extension->segments_left)
+            return IN_TRANSIT;
+        protocol = extension->next_header;
+        frame->at += extension->length * 8;
+    }
+    return protocol;
 }
 
 /* The first fragment decides, and the others follow it; a decision that was not seen leaves them to the kernel. */

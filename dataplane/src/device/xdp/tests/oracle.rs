@@ -109,32 +109,18 @@ impl Oracle {
         rest = &rest[..length.min(rest.len())];
         // How long the rest would be if the frame had all of it.
         let mut claimed = length;
-        for _ in 0..6 {
-            match found.protocol {
-                protocol::FRAGMENT => {
-                    let [next, _, high, low] = take::<4>(&mut rest)?;
-                    found.packet.2 = u32::from_le_bytes(take(&mut rest)?);
-                    found.protocol = next;
-                    found.first = high == 0 && low & 0xf8 == 0;
-                    found.more = low & 1 != 0;
-                    claimed -= 8;
-                    if !found.first {
-                        break;
-                    }
-                }
-                kind @ (protocol::HOP_BY_HOP
-                | protocol::ROUTING
-                | protocol::DESTINATION_OPTIONS) => {
-                    let [next, length, _, segments, ..] = take::<8>(&mut rest)?;
-                    if kind == protocol::ROUTING && segments != 0 {
-                        return Ok(Others);
-                    }
-                    found.protocol = next;
-                    let more = usize::from(length) * 8;
-                    rest = rest.get(more..).unwrap_or_default();
-                    claimed = (claimed - 8).saturating_sub(more);
-                }
-                _ => break,
+        if !extensions(&mut found, &mut rest, &mut claimed)? {
+            return Ok(Others);
+        }
+        if found.protocol == protocol::FRAGMENT {
+            let [next, _, high, low] = take::<4>(&mut rest)?;
+            found.packet.2 = u32::from_le_bytes(take(&mut rest)?);
+            found.protocol = next;
+            found.first = high == 0 && low & 0xf8 == 0;
+            found.more = low & 1 != 0;
+            claimed -= 8;
+            if found.first && !extensions(&mut found, &mut rest, &mut claimed)? {
+                return Ok(Others);
             }
         }
         self.packet(&found, rest, claimed)
@@ -232,6 +218,29 @@ impl Oracle {
     fn is_local(&self, address: IpAddr) -> bool {
         self.rules.iter().any(|rule| address_of(rule) == Some(address))
     }
+}
+
+/// Goes over at most four extension headers; false if the packet is only on its way through.
+fn extensions(found: &mut Found, rest: &mut &[u8], claimed: &mut usize) -> Result<bool, CutShort> {
+    for _ in 0..4 {
+        let kind = found.protocol;
+        let [options, routing] = [
+            [protocol::HOP_BY_HOP, protocol::DESTINATION_OPTIONS].contains(&kind),
+            kind == protocol::ROUTING,
+        ];
+        if !options && !routing {
+            break;
+        }
+        let [next, length, _, segments, ..] = take::<8>(rest)?;
+        if routing && segments != 0 {
+            return Ok(false);
+        }
+        found.protocol = next;
+        let more = usize::from(length) * 8;
+        *rest = rest.get(more..).unwrap_or_default();
+        *claimed = (*claimed - 8).saturating_sub(more);
+    }
+    Ok(true)
 }
 
 fn address_of(rule: &Rule) -> Option<IpAddr> {

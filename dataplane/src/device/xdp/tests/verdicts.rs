@@ -3,11 +3,13 @@
 
 use std::cell::RefCell;
 
+use aya::maps::{HashMap, Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 use proptest::test_runner::{Config, TestRunner};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::super::*;
 use super::Scene;
@@ -60,6 +62,17 @@ impl Bench {
             (PASS, [0, 1, 0, 1]) => Whose::Malformed,
             other => panic!("answer and counters {other:?} of {frame:02x?}"),
         }
+    }
+
+    /// Makes the first fragments that came look as old as that.
+    fn age_fragments(&mut self, seconds: i64) {
+        let map = MapData::from_pin(self.program.pins.file("fragments")).unwrap();
+        let mut map = HashMap::<_, [u8; 40], u64>::try_from(Map::LruHashMap(map)).unwrap();
+        let now = clock_gettime(ClockId::Monotonic);
+        let then = u64::try_from((now.tv_sec - seconds).max(0) * 1_000_000_000).unwrap();
+        let keys: Vec<_> = map.keys().map(Result::unwrap).collect();
+        assert!(!keys.is_empty());
+        keys.iter().for_each(|key| map.insert(key, then, 0).unwrap());
     }
 
     fn takes(&mut self, shape: &Shape) -> bool {
@@ -203,7 +216,11 @@ fn options_and_extension_headers_are_passed_over() {
     assert!(after(vec![options(0), Extension::Routing { segments_left: 0 }, options(3)]));
     assert!(!after(vec![Extension::Routing { segments_left: 1 }]), "the host is on the way");
     assert!(after(vec![Extension::Fragment { offset_more: 0, id: 1 }]), "an atomic fragment");
-    assert!(after((0..6).map(options).collect()) && !after((0..7).map(options).collect()));
+    assert!(after((0..4).map(options).collect()) && !after((0..5).map(options).collect()));
+    let mut both: Vec<_> = (0..4).map(options).collect();
+    both.push(Extension::Fragment { offset_more: 0, id: 1 });
+    both.extend((0..4).map(options));
+    assert!(after(both));
 }
 
 #[test]
@@ -228,6 +245,9 @@ fn fragments_follow_their_first() {
         assert!(!later.iter().any(|later| bench.takes(later)), "nobody knows its first");
         assert!(bench.takes(&ours));
         assert!(later.iter().all(|later| bench.takes(later)));
+        bench.age_fragments(31);
+        assert!(!later.iter().any(|later| bench.takes(later)), "its first came long ago");
+        assert!(bench.takes(&ours) && bench.takes(&later[0]));
         assert!(!bench.takes(&theirs), "the same number, used again");
         assert!(!later.iter().any(|later| bench.takes(later)));
     }
