@@ -106,6 +106,62 @@ impl Arena {
         self.memfd.as_fd()
     }
 
+    /// The mapping, as a device is told of it: its address in this process, and its bytes.
+    pub fn span(&self) -> (u64, u64) {
+        (self.base.as_ptr().addr() as u64, self.geometry.bytes() as u64)
+    }
+
+    /// How many slots there are, small ones and runs.
+    pub(super) fn slots(&self) -> usize {
+        usize::from(self.geometry.owners) * (self.geometry.small + self.geometry.runs)
+    }
+
+    /// Where the slot of `frame` begins, in bytes from the start of the mapping; `None` if it is
+    /// a slot of another arena.
+    #[inline(always)]
+    pub(super) fn offset_of(&self, frame: &Frame) -> Option<usize> {
+        let offset = frame.start().addr().wrapping_sub(self.base.as_ptr().addr());
+        (offset < self.geometry.bytes()).then_some(offset)
+    }
+
+    /// The number of the slot around a byte, counted from zero: small ones first, then runs.
+    #[inline(always)]
+    pub(super) fn slot_at(&self, offset: usize) -> Option<usize> {
+        let chunk = offset / SMALL_BYTES;
+        let small = self.small();
+        if chunk < small {
+            return Some(chunk);
+        }
+        let slot = small + (chunk - small) / (RUN_BYTES / SMALL_BYTES);
+        (slot < self.slots()).then_some(slot)
+    }
+
+    /// Where the slot with this number begins: what [`Arena::slot_at`] inverts.
+    #[inline(always)]
+    pub(super) fn start_of(&self, slot: usize) -> usize {
+        let small = self.small();
+        slot.min(small) * SMALL_BYTES + slot.saturating_sub(small) * RUN_BYTES
+    }
+
+    /// The token of the slot around a byte.
+    ///
+    /// # Safety
+    ///
+    /// `offset` lies in a slot of this arena, `tag` is [`Frame::tag`] of its token, and that
+    /// token is gone.
+    #[inline(always)]
+    pub(super) unsafe fn frame_at(&self, offset: usize, tag: u16) -> Frame {
+        let start = self.slot_at(offset).map_or(0, |slot| self.start_of(slot));
+        // SAFETY: a slot's start lies inside the mapping, on a chunk's border; the rest is the
+        // caller's promise.
+        unsafe { Frame::tagged(self.base.add(start), tag) }
+    }
+
+    #[inline(always)]
+    fn small(&self) -> usize {
+        usize::from(self.geometry.owners) * self.geometry.small
+    }
+
     /// Notes slots that are home for good, since their pool goes.
     pub(super) fn retire(&self, slots: usize) {
         self.home.fetch_add(slots, Ordering::AcqRel);

@@ -66,6 +66,25 @@ impl Frame {
         })
     }
 
+    /// The token for the slot at `start`, from the tag of its last one.
+    ///
+    /// # Safety
+    ///
+    /// As [`Frame::new`], and `tag` is what [`Frame::tag`] said of a token of this slot.
+    #[inline(always)]
+    pub(super) unsafe fn tagged(start: NonNull<u8>, tag: u16) -> Self {
+        // SAFETY: the tag only sets bits below the alignment, so the address stays non-null.
+        Self(unsafe { NonNull::new_unchecked(start.as_ptr().map_addr(|a| a | usize::from(tag))) })
+    }
+
+    /// The low bits of the word, below 512: whose it is and its class.
+    #[inline(always)]
+    pub(super) fn tag(&self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, reason = "masked to twelve bits")]
+        let tag = (self.0.as_ptr().addr() & TAG_MASK) as u16;
+        tag
+    }
+
     /// The worker whose pool the frame comes home to.
     #[inline(always)]
     pub fn home(&self) -> WorkerId {

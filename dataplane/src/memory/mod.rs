@@ -7,10 +7,12 @@
 
 mod arena;
 mod frame;
+mod ledger;
 mod packet;
 mod pool;
 
 pub use arena::{Arena, ArenaError, Geometry};
 pub use frame::{Frame, RUN_BYTES, SMALL_BYTES, Size};
+pub use ledger::{Borrower, Ledger, Purpose, Return};
 pub use packet::{HEADROOM, Kind, Layers, Packet, TAILROOM, drain_each};
 pub use pool::Pool;

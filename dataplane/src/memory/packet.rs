@@ -86,6 +86,25 @@ impl Packet {
         }
     }
 
+    /// A packet of `len` bytes that a device has written to `frame`, `start` bytes from its head.
+    ///
+    /// # Errors
+    ///
+    /// Gives the frame back when they don't lie inside.
+    #[inline(always)]
+    pub fn received(
+        frame: Frame,
+        in_port: PortId,
+        start: usize,
+        len: usize,
+    ) -> Result<Self, Frame> {
+        let inside = start.checked_add(len).is_some_and(|end| end <= frame.size().bytes());
+        match (u16::try_from(start), u32::try_from(len)) {
+            (Ok(start), Ok(len)) if inside => Ok(Self { len, start, ..Self::new(frame, in_port) }),
+            _ => Err(frame),
+        }
+    }
+
     /// A packet in a free frame of the smallest class that holds `bytes` and its tailroom.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Ports: the ways in and out, behind one trait, called once per batch.
 
+#[cfg_attr(loom, expect(dead_code, reason = "without the kernel, the rings have no user"))]
+pub mod af_xdp;
 pub mod impaired;
 pub mod memory;
 pub mod pcap;

@@ -15,6 +15,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod layers;
+pub mod partial;
 pub mod protocol;
 pub mod tcp;
 pub mod udp;
