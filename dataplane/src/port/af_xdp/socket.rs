@@ -174,18 +174,21 @@ struct Offsets {
 unsafe impl<T: Sync> Send for Mapping<T> {}
 
 impl Offsets {
-    /// `None` if the kernel's numbers are not addresses of atomics inside `bytes`.
+    /// `None` if the kernel's numbers are not addresses of atomics inside `bytes`; the slots have
+    /// `slots` bytes.
     fn new(of: XdpRingOffset, bytes: usize, slots: usize) -> Option<Self> {
-        let index = |offset: u64| {
-            usize::try_from(offset).ok().filter(|at| at % 8 == 0 && at.saturating_add(4) <= bytes)
+        let within = |offset: u64, align: usize, length: usize| {
+            let at = usize::try_from(offset).ok()?;
+            let inside = at.checked_add(length).is_some_and(|end| end <= bytes);
+            (at.is_multiple_of(align) && inside).then_some(at)
         };
-        let array = index(of.desc).filter(|at| at.saturating_add(slots) <= bytes);
+        let index = |offset| within(offset, align_of::<AtomicU32>(), size_of::<AtomicU32>());
         Some(Self {
             producer: index(of.producer)?,
             consumer: index(of.consumer)?,
             // Kernels that know no flags (before 5.4) know no need for a wake-up either.
             flags: index(of.flags?)?,
-            slots: array?,
+            slots: within(of.desc, align_of::<AtomicU64>(), slots)?,
         })
     }
 }
