@@ -18,8 +18,8 @@ use dataplane::memory::{Arena, Geometry, Ledger, Packet, Pool};
 use dataplane::pipeline::{Egress, Pipeline, Step, Trace, Verdict};
 use dataplane::port::af_xdp::{AfXdp, Meter, Mode, Peer, Queue, Settings, Umem};
 use dataplane::time::Nanos;
-use rustix::io::Errno;
 use dataplane::worker::{Handle, Policy, Seat};
+use rustix::io::Errno;
 
 /// How long anything may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
