@@ -9,11 +9,13 @@
 //! | file | what for | what it rests on |
 //! |---|---|---|
 //! | `memory/arena.rs` | maps the arena, cuts it into frames, unmaps it | one frame per slot; unmapped only when all are home |
+//! | `memory/ledger.rs` | makes the token of a slot that the kernel returns | its last token was consumed when it was lent; an entry is cleared once, by its borrower |
 //! | `memory/frame.rs` | the bytes of a slot | a frame is the only token of its slot, and is never copied |
 //! | `memory/packet.rs` | the bytes of a packet without a bounds check; moves packets out of a batch | `start + len` stays inside the slot |
 //! | `shared.rs` | maps lines of atomics | a file sealed against resizing, mapped until the value goes |
 //! | `port/tap/device.rs` | ioctls of `/dev/net/tun` | arguments outlive the call |
 //! | `port/tap/steering.rs` | loads the steering program by bpf(2) | attributes outlive the call |
+//! | `port/af_xdp/socket.rs` | maps the rings of a socket; one socket option | offsets checked against the mapping, which lives as long as its view |
 //! | `device/ethtool.rs` | SIOCETHTOOL | the buffer is as long as the request says |
 //! | `device/netns.rs` | unshare(2) | on a thread of its own |
 //! | `cpu.rs` | prefetch and time-stamp counter | neither touches memory |

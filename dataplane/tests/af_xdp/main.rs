@@ -4,11 +4,16 @@
 mod scene;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dataplane::counters::PortCounters;
-use scene::{ALL, PATIENCE, Scene, until, v4, v6};
+use dataplane::device::netlink::Netlink;
+use dataplane::port::Intake;
+use dataplane::port::af_xdp::{AfXdp, Queue, Settings};
+use rustix::io::Errno;
+use scene::{ALL, Namespace, PATIENCE, Scene, until, v4, v6};
 
 /// Bytes of one stream: many windows, and not a multiple of anything.
 const STREAM: usize = (24 << 20) + 67;
@@ -67,23 +72,24 @@ fn conserved(counters: [&PortCounters; 2]) {
     assert!(received > 0);
 }
 
+/// What the kernel counted makes sense, and all frames are home.
+fn at_rest(scene: &Scene) {
+    for side in &scene.sides {
+        let kernel = side.meter.as_ref().unwrap().read();
+        assert_eq!((kernel.tx_invalid, kernel.foreign, kernel.quarantined), (0, 0, 0));
+    }
+    assert_eq!(scene.free(), ALL);
+}
+
 fn tcp_across(mtu: u32) {
     let mut scene = Scene::new(mtu);
     scene.open();
     for to in [v4(2), v6(2)] {
-        let started = Instant::now();
         stream(&scene, to);
-        eprintln!("mtu {mtu}, {to}: {} MB both ways in {:?}", STREAM >> 20, started.elapsed());
     }
     scene.close();
     conserved([&scene.sides[0].counters, &scene.sides[1].counters]);
-    for side in &scene.sides {
-        let kernel = side.meter.as_ref().unwrap().read();
-        eprintln!("{kernel:?} drops {}", side.counters.drops.total());
-        assert_eq!((kernel.tx_invalid, kernel.foreign, kernel.quarantined), (0, 0, 0));
-    }
-    assert_eq!(scene.free(), ALL);
-    let _ = until(|| Some(()));
+    at_rest(&scene);
 }
 
 #[test]
@@ -94,4 +100,111 @@ fn tcp_crosses_at_mtu_1500() {
 #[test]
 fn tcp_crosses_in_jumbo_frames() {
     tcp_across(9000);
+}
+
+/// Memory that a device registers for itself, in aligned chunks and without metadata.
+#[test]
+fn tcp_crosses_native_memory_in_copy_mode() {
+    let mut scene = Scene::new(9000);
+    scene.open_with(|_, ledger, settings| {
+        AfXdp::open_native(ledger, &[settings]).map(|mut ports| ports.remove(0))
+    });
+    for to in [v4(2), v6(2)] {
+        stream(&scene, to);
+    }
+    scene.close();
+    conserved([&scene.sides[0].counters, &scene.sides[1].counters]);
+    at_rest(&scene);
+}
+
+#[test]
+fn ports_that_are_closed_and_opened_under_traffic_lose_no_frame_of_memory() {
+    let mut scene = Scene::new(9000);
+    let flood = Flood::start(&scene.sides[0].container);
+    for _ in 0..7 {
+        scene.open();
+        let before = scene.sides[1].counters.tx_packets.read();
+        until(|| (scene.sides[1].counters.tx_packets.read() > before + 257).then_some(()));
+        scene.close();
+        at_rest(&scene);
+    }
+    drop(flood);
+    conserved([&scene.sides[0].counters, &scene.sides[1].counters]);
+}
+
+#[test]
+fn a_device_that_is_down_is_not_gone() {
+    let mut scene = Scene::new(1500);
+    scene.open();
+    let device = scene.sides[0].device;
+    scene.switch.run(|| Netlink::open().unwrap().set_down(device).unwrap());
+    assert_eq!(scene.ask(0), Intake::Empty);
+    scene.switch.run(|| Netlink::open().unwrap().set_up(device).unwrap());
+    stream(&scene, v4(2));
+    scene.close();
+    at_rest(&scene);
+}
+
+#[test]
+fn a_device_that_is_deleted_is_gone_and_its_frames_come_home() {
+    let mut scene = Scene::new(1500);
+    scene.open();
+    stream(&scene, v6(2));
+    let device = scene.sides[0].device;
+    scene.switch.run(|| Netlink::open().unwrap().delete(device).unwrap());
+    until(|| (scene.ask(0) == Intake::Gone).then_some(()));
+    scene.close();
+    at_rest(&scene);
+}
+
+#[test]
+fn a_queue_has_one_socket() {
+    let mut scene = Scene::new(1500);
+    scene.open();
+    let (umem, settings) = (&scene.umem, scene.settings(0));
+    let second = scene.switch.run(|| AfXdp::open(umem, settings)).unwrap_err();
+    assert_eq!((second.source, second.step), (Errno::BUSY, "bind"));
+    let other = Queue { number: 4711, ..settings.queue };
+    let settings = Settings { queue: other, ..settings };
+    let none = scene.switch.run(|| AfXdp::open(umem, settings)).unwrap_err();
+    assert_eq!(
+        none.to_string(),
+        format!("AF_XDP on queue 4711 of device {}: bind: {}", other.device, none.source)
+    );
+    scene.close();
+    at_rest(&scene);
+}
+
+/// Datagrams from a container to nobody in particular, until dropped.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(container: &Namespace) -> Self {
+        let socket = container.run(|| UdpSocket::bind((v4(1), 0)).unwrap());
+        socket.set_broadcast(true).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            // Frames of one and of three pieces.
+            let payload = [7; 8900];
+            for length in [67, 8900].into_iter().cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                // A full queue is as good as a loss.
+                let _ = socket.send_to(&payload[..length], ("10.67.0.255", 9));
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
 }

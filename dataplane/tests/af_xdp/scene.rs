@@ -16,9 +16,10 @@ use dataplane::engine::{Neighbours, Place};
 use dataplane::ids::{PortId, SegmentId, WorkerId};
 use dataplane::memory::{Arena, Geometry, Ledger, Packet, Pool};
 use dataplane::pipeline::{Egress, Pipeline, Step, Trace, Verdict};
-use dataplane::port::af_xdp::{AfXdp, Meter, Mode, Peer, Queue, Settings, Umem};
+use dataplane::port::Intake;
+use dataplane::port::af_xdp::{AfXdp, Error, Meter, Mode, Peer, Queue, Settings, Umem};
 use dataplane::time::Nanos;
-use dataplane::worker::{Handle, Policy, Seat};
+use dataplane::worker::{Handle, Policy, Seat, Worker};
 use rustix::io::Errno;
 
 /// How long anything may take.
@@ -127,27 +128,53 @@ impl Scene {
 
     /// Gives the worker a port on each side.
     pub(crate) fn open(&mut self) {
+        self.open_with(|umem, _, settings| AfXdp::open(umem, settings));
+    }
+
+    pub(crate) fn open_with(
+        &mut self,
+        open: impl Fn(&Umem, &Arc<Ledger>, Settings) -> Result<AfXdp, Error> + Sync,
+    ) {
         for number in 0..self.sides.len() {
-            self.open_side(number);
+            let settings = self.settings(number);
+            let (umem, switch) = (&self.umem, &self.switch);
+            let opened = || switch.run(|| open(umem, umem.ledger(), settings));
+            // A queue is free again some time after its last socket was closed.
+            let queue = until(|| match opened() {
+                Err(error) if error.source == Errno::BUSY => None,
+                opened => Some(opened.unwrap()),
+            });
+            assert_eq!(queue.mode(), Mode::Copy);
+            self.place(number, queue);
         }
     }
 
-    pub(crate) fn open_side(&mut self, number: usize) {
-        let Self { sides, worker, umem, switch, .. } = self;
-        let side = &mut sides[number];
+    pub(crate) fn settings(&self, number: usize) -> Settings {
         let port = PortId(u16::try_from(number).unwrap());
-        let queue = Queue { device: side.device, number: 0 };
-        let settings = Settings { port, queue, frames: FRAMES, peer: Peer::Veth };
-        // A queue is free again some time after its last socket was closed.
-        let queue = until(|| match switch.run(|| AfXdp::open(umem, settings)) {
-            Err(error) if error.source == Errno::BUSY => None,
-            opened => Some(opened.unwrap()),
-        });
-        assert_eq!(queue.mode(), Mode::Copy);
+        let queue = Queue { device: self.sides[number].device, number: 0 };
+        Settings { port, queue, frames: FRAMES, peer: Peer::Veth }
+    }
+
+    fn place(&mut self, number: usize, queue: AfXdp) {
+        let port = self.settings(number).port;
+        let side = &mut self.sides[number];
         side.meter = Some(Arc::clone(queue.meter()));
         side.program.as_mut().unwrap().insert_socket(0, queue.socket()).unwrap();
-        let place = Place::Here(Box::new(queue));
-        worker.as_ref().unwrap().attach(port, place, Arc::clone(&side.counters)).unwrap();
+        let (place, counters) = (Place::Here(Box::new(queue)), Arc::clone(&side.counters));
+        self.worker().attach(port, place, counters).unwrap();
+    }
+
+    /// What a port answers when it is asked for frames; those are lost.
+    pub(crate) fn ask(&self, number: usize) -> Intake {
+        let port = self.settings(number).port;
+        let ask = move |worker: &mut Worker<Across>| {
+            let mut batch = Vec::new();
+            let intake = worker.engine().receive(port, &mut batch, 256, Nanos::default());
+            let frames = batch.into_iter().map(Packet::into_frame);
+            frames.for_each(|frame| worker.engine().pool().give(frame));
+            intake
+        };
+        self.worker().ask(ask).unwrap()
     }
 
     pub(crate) fn close(&self) {
