@@ -81,12 +81,24 @@ fn at_rest(scene: &Scene) {
     assert_eq!(scene.free(), ALL);
 }
 
+/// All that the programs gave to the sockets has come in by the ports, or the kernel has counted
+/// its loss.
+fn nothing_lost_uncounted(scene: &Scene) {
+    for side in &scene.sides {
+        until(|| {
+            let lost = side.meter.as_ref().unwrap().read().lost();
+            (side.taken() == side.counters.rx_packets.read() + lost).then_some(())
+        });
+    }
+}
+
 fn tcp_across(mtu: u32) {
     let mut scene = Scene::new(mtu);
     scene.open();
     for to in [v4(2), v6(2)] {
         stream(&scene, to);
     }
+    nothing_lost_uncounted(&scene);
     scene.close();
     conserved([&scene.sides[0].counters, &scene.sides[1].counters]);
     at_rest(&scene);

@@ -205,6 +205,11 @@ impl Drop for Scene {
 }
 
 impl Side {
+    /// Frames that the program has given to sockets.
+    pub(crate) fn taken(&self) -> u64 {
+        self.program.as_ref().unwrap().counters().unwrap().taken
+    }
+
     fn new(switch: &Namespace, pins: &Pins, number: u8, mtu: u32) -> Self {
         let container = Namespace::new();
         let name = format!("side{number}");

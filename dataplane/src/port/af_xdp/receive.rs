@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use super::port::{AfXdp, Peer, is_gone};
 use super::ring::{Descriptor, Piece};
+use super::{AfXdp, Peer, is_gone};
 use crate::counters::PortCounters;
 use crate::drops::{self, Reason};
 use crate::memory::{Packet, Pool, Purpose, Return, SMALL_BYTES, Size, TAILROOM};

@@ -322,8 +322,8 @@ mod loom_tests {
     use super::heap::Heap;
     use super::*;
 
-    /// Three values through a ring of two: every value is seen whole, in order, and no slot is
-    /// written while it is still to be read.
+    /// Three values through a ring of two, across the wrap of the index: each is seen once, in
+    /// order, as it was written.
     #[test]
     fn loom_slots_are_seen_in_order() {
         loom::model(|| {

@@ -4,10 +4,11 @@ use std::os::fd::AsFd;
 
 use rustix::net::SendFlags;
 
+use super::AfXdp;
 use super::metadata::{self, METADATA};
-use super::port::AfXdp;
 use super::receive::CONTINUES;
 use super::ring::{Descriptor, Piece};
+use super::umem::Pieces;
 use crate::memory::{Packet, Pool, Purpose, Return, drain_each};
 use crate::offload::Checksum;
 use crate::port::Refused;
@@ -44,7 +45,7 @@ impl AfXdp {
         refused
     }
 
-    /// Writes the descriptors of one packet.
+    /// Lends one packet to the transmit ring, if it has room for it.
     #[inline(always)]
     fn enqueue(
         &mut self,
@@ -53,40 +54,50 @@ impl AfXdp {
         kicks: &mut u32,
     ) -> Result<(), (Packet, Refusal)> {
         let (packet, metadata) = self.prepare(packet, pool)?;
-        let start = packet.headroom();
-        let pieces = self.layout.pieces(start, packet.len());
-        let count = if packet.len() <= self.layout.chunk / 2 { 1 } else { pieces.clone().count() };
-        let Ok(count) = u8::try_from(count) else { return Err((packet, Refusal::Failed)) };
+        let pieces = self.layout.pieces(packet.headroom(), packet.len());
+        let Ok(count) = u8::try_from(pieces.clone().count()) else {
+            return Err((packet, Refusal::Failed));
+        };
         if count > 1 && !self.layout.pieces {
             return Err((packet, Refusal::Failed));
         }
-        if self.socket.tx.free(count.into()) < count.into() {
-            self.kick(pool, kicks);
-            if self.socket.tx.free(count.into()) < count.into() {
-                return Err((packet, Refusal::Full));
-            }
+        if !self.has_room(count.into(), pool, kicks) {
+            return Err((packet, Refusal::Full));
         }
-        let (port, len) = (packet.in_port, packet.len());
-        let lent =
-            self.ledger.lend(packet.into_frame(), &mut self.borrower, Purpose::Transmit, count);
-        let slot = match lent {
-            Ok(slot) => slot,
+        let (port, frame) = (packet.in_port, packet.into_frame());
+        match self.ledger.lend(frame, &mut self.borrower, Purpose::Transmit, count) {
+            Ok(slot) => {
+                self.describe(slot, pieces, count, metadata);
+                Ok(())
+            }
             // Never: worker and ledger have the same arena.
-            Err(frame) => return Err((Packet::new(frame, port), Refusal::Failed)),
-        };
+            Err(frame) => Err((Packet::new(frame, port), Refusal::Failed)),
+        }
+    }
+
+    /// Whether so many descriptors can be written, if need be after the kernel has taken some.
+    #[inline(always)]
+    fn has_room(&mut self, count: u32, pool: &mut Pool, kicks: &mut u32) -> bool {
+        self.socket.tx.free(count) >= count || {
+            self.kick(pool, kicks);
+            self.socket.tx.free(count) >= count
+        }
+    }
+
+    /// Writes the descriptors of the packet in the slot that begins at `slot`.
+    #[inline(always)]
+    fn describe(&mut self, slot: usize, pieces: Pieces, count: u8, metadata: bool) {
         self.unfinished += 1;
-        let mut options = if metadata { HAS_METADATA } else { 0 };
-        let mut left = len;
-        for (at, bytes) in pieces {
-            left -= bytes;
-            options |= if left > 0 { CONTINUES } else { 0 };
+        for (index, (at, bytes)) in (1..=count).zip(pieces) {
+            let mut options = if index < count { CONTINUES } else { 0 };
+            if metadata && index == 1 {
+                options |= HAS_METADATA;
+            }
             #[expect(clippy::cast_possible_truncation, reason = "a piece is at most a chunk")]
             let length = bytes as u32;
             let piece = Piece { address: (slot + at) as u64, length, options };
             self.socket.tx.push(|descriptor| descriptor.store(piece));
-            options = 0;
         }
-        Ok(())
     }
 
     /// Makes a packet what the kernel takes: with room for metadata in front, and with its

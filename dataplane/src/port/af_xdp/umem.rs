@@ -55,7 +55,7 @@ impl Umem {
     ///
     /// # Errors
     ///
-    /// [`Error`] of the step that the kernel refuses.
+    /// [`struct@Error`] of the step that the kernel refuses.
     pub fn register(ledger: Arc<Ledger>) -> Result<Self, Error> {
         let flags = SocketAddrXdpFlags::XDP_COPY | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
         let several = flags | SocketAddrXdpFlags::XDP_USE_SG;
