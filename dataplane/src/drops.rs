@@ -71,6 +71,7 @@ drop_reasons! { 0,
     NO_HOST_STACK = "no_host_stack", "The frame was for heddle itself, and its host stack was not running or too far behind.";
     NO_RECEIVER = "no_receiver", "The frame was to reach every other port of its network, and there is none.";
     OVERSIZED = "oversized", "The frame was larger than a slot of packet memory.";
+    QUEUE_FULL = "queue_full", "The worker was too far behind, and the kernel's queue of the port was full.";
 }
 
 #[cfg(test)]

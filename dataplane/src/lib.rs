@@ -14,8 +14,9 @@
 //! | `memory/packet.rs` | the bytes of a packet without a bounds check; moves packets out of a batch | `start + len` stays inside the slot |
 //! | `shared.rs` | maps lines of atomics | a file sealed against resizing, mapped until the value goes |
 //! | `port/tap/device.rs` | ioctls of `/dev/net/tun` | arguments outlive the call |
-//! | `port/tap/steering.rs` | loads the steering program by bpf(2) | attributes outlive the call |
 //! | `port/af_xdp/socket.rs` | maps the rings of a socket; one socket option | offsets checked against the mapping, which lives as long as its view |
+//! | `port/af_packet/system.rs` | socket options, addresses and messages of packet sockets | arguments outlive the call, lengths are those of what they point to |
+//! | `port/steering.rs` | loads the steering program by bpf(2) | attributes outlive the call |
 //! | `device/ethtool.rs` | SIOCETHTOOL | the buffer is as long as the request says |
 //! | `device/netns.rs` | unshare(2) | on a thread of its own |
 //! | `cpu.rs` | prefetch and time-stamp counter | neither touches memory |

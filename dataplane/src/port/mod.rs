@@ -1,10 +1,14 @@
 //! Ports: the ways in and out, behind one trait, called once per batch.
 
+pub mod af_packet;
 #[cfg(not(loom))]
 pub mod af_xdp;
+mod coalesce;
 pub mod impaired;
+mod landing;
 pub mod memory;
 pub mod pcap;
+mod steering;
 pub mod tap;
 
 // The model checker has no kernel: of AF_XDP it checks the rings, on the heap.

@@ -13,7 +13,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{VNET, steering};
+use crate::port::steering::{self, Layer};
+use crate::wire::vnet::HEADER_LEN;
 
 /// Why a TAP device can't be opened or set up.
 #[derive(Debug, Error)]
@@ -39,7 +40,8 @@ pub fn open(name: &str, queues: usize) -> Result<Vec<OwnedFd>, TapError> {
     let queues: Vec<OwnedFd> = (0..queues).map(|_| open_queue(name)).collect::<Result<_, _>>()?;
     if let Some(first) = queues.first() {
         set(first, libc::TUNSETOFFLOAD, offloads()).map_err(failed("TUNSETOFFLOAD"))?;
-        let program = steering::load().map_err(failed("loading the steering program"))?;
+        let program =
+            steering::load(Layer::Ethernet).map_err(failed("loading the steering program"))?;
         set_by_pointer(first, libc::TUNSETSTEERINGEBPF, program.as_raw_fd())
             .map_err(failed("TUNSETSTEERINGEBPF"))?;
     }
@@ -81,7 +83,7 @@ fn open_queue(name: &str) -> Result<OwnedFd, TapError> {
         .map_err(failed("opening /dev/net/tun"))?;
     attach(&queue, name).map_err(failed("TUNSETIFF"))?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "ten bytes")]
-    set_by_pointer(&queue, libc::TUNSETVNETHDRSZ, VNET as c_int)
+    set_by_pointer(&queue, libc::TUNSETVNETHDRSZ, HEADER_LEN as c_int)
         .map_err(failed("TUNSETVNETHDRSZ"))?;
     Ok(queue)
 }

@@ -1,22 +1,34 @@
-//! Which queue of a TAP a frame goes to: a socket filter that answers a hash of the flow, equal
-//! in both directions, which the kernel takes modulo the number of queues (`tun_select_queue`).
+//! Which worker's queue a frame goes to: a socket filter that answers a hash of the flow, equal
+//! in both directions, which the kernel takes modulo the number of queues of a TAP
+//! (`tun_select_queue`) or of sockets of a fanout group (`fanout_demux_bpf`).
 //!
-//! Without it the kernel sends a flow to the queue that last wrote it, so flows jump between
-//! workers. Fragments are hashed on addresses only, so that one worker sees all of a packet's; what is not
-//! IP goes to the first queue.
+//! Without it a TAP sends a flow to the queue that last wrote it, so flows jump between workers.
+//! Fragments are hashed on addresses only, so that one worker sees all of a packet's; what is not
+//! IP, or is behind a tag that lies in the frame, goes to the first queue.
 #![allow(unsafe_code)]
 
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-/// Loads the program and answers its descriptor.
+use crate::wire::{ethernet, protocol};
+
+/// What the program finds at the first byte of what it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Layer {
+    /// The Ethernet header: a TAP's frames on their way out of the kernel.
+    Ethernet,
+    /// What follows the Ethernet header: frames that a device has received.
+    Network,
+}
+
+/// Loads the program for frames that are shown from `layer` on, and answers its descriptor.
 ///
 /// # Errors
 ///
 /// The kernel's, when it refuses the program.
-pub(super) fn load() -> Result<OwnedFd, Errno> {
-    let program = program();
+pub(super) fn load(layer: Layer) -> Result<OwnedFd, Errno> {
+    let program = program(layer);
     let licence = c"Dual MIT/GPL";
     let attributes = LoadAttributes {
         program_type: SOCKET_FILTER,
@@ -67,6 +79,8 @@ struct Instruction {
 
 // Operations (`linux/bpf.h`, `linux/bpf_common.h`). Packet loads answer in r0, in host order,
 // take the context in r6, and end the program with 0 when they leave the frame.
+/// A word of the context, at the instruction's offset.
+const LOAD_CONTEXT: u8 = 0x61;
 const LOAD_BYTE: u8 = 0x30;
 const LOAD_HALF: u8 = 0x28;
 const LOAD_WORD: u8 = 0x20;
@@ -93,41 +107,45 @@ const TRANSPORT: u8 = 8;
 /// An odd constant near 2^32 divided by the golden ratio: spreads what differs in few bits.
 const SPREAD: i32 = 0x9e37_79b1_u32.cast_signed();
 
+/// Where `struct __sk_buff` has the ethertype, in network order (`linux/bpf.h`).
+const PROTOCOL: i16 = 16;
+
 /// Builds the program, with labels for its four jump targets.
-fn program() -> Vec<Instruction> {
+fn program(layer: Layer) -> Vec<Instruction> {
+    let l3 = if layer == Layer::Ethernet { 14 } else { 0 };
     let mut code = Assembler::default();
     code.push(MOVE, CONTEXT, R1, 0);
     code.push(MOVE_CONSTANT, HASH, 0, 0);
-    code.push(LOAD_HALF, 0, 0, 12);
-    code.jump(JUMP_IF_EQUAL, 0x0800, Label::Ipv4);
-    code.jump(JUMP_IF_EQUAL, 0x86dd, Label::Ipv6);
+    code.load_context(PROTOCOL);
+    code.jump(JUMP_IF_EQUAL, i32::from(ethernet::IPV4.to_be()), Label::Ipv4);
+    code.jump(JUMP_IF_EQUAL, i32::from(ethernet::IPV6.to_be()), Label::Ipv6);
     code.jump(JUMP, 0, Label::Fold);
 
     code.here(Label::Ipv4);
-    code.mix(LOAD_WORD, 26);
-    code.mix(LOAD_WORD, 30);
-    code.push(LOAD_HALF, 0, 0, 20);
+    code.mix(LOAD_WORD, l3 + 12);
+    code.mix(LOAD_WORD, l3 + 16);
+    code.push(LOAD_HALF, 0, 0, l3 + 6);
     code.jump(JUMP_IF_SET, 0x3fff, Label::Fold);
-    // The transport header's offset, without Ethernet's 14 bytes.
-    code.push(LOAD_BYTE, 0, 0, 14);
+    // The transport header's offset from the IP header.
+    code.push(LOAD_BYTE, 0, 0, l3);
     code.push(AND_CONSTANT, R0, 0, 0x0f);
     code.push(SHIFT_LEFT, R0, 0, 2);
     code.push(MOVE, TRANSPORT, R0, 0);
-    code.push(LOAD_BYTE, 0, 0, 23);
+    code.push(LOAD_BYTE, 0, 0, l3 + 9);
     code.jump(JUMP, 0, Label::Ports);
 
     code.here(Label::Ipv6);
-    (22..54).step_by(4).for_each(|offset| code.mix(LOAD_WORD, offset));
+    (8..40).step_by(4).for_each(|offset| code.mix(LOAD_WORD, l3 + offset));
     code.push(MOVE_CONSTANT, TRANSPORT, 0, 40);
-    code.push(LOAD_BYTE, 0, 0, 20);
+    code.push(LOAD_BYTE, 0, 0, l3 + 6);
 
     code.here(Label::Ports);
-    code.jump_over(JUMP_IF_EQUAL, 6, 2);
-    code.jump_over(JUMP_IF_EQUAL, 17, 1);
+    code.jump_over(JUMP_IF_EQUAL, i32::from(protocol::TCP), 2);
+    code.jump_over(JUMP_IF_EQUAL, i32::from(protocol::UDP), 1);
     code.jump(JUMP, 0, Label::Fold);
-    code.push(LOAD_HALF_INDIRECT, 0, TRANSPORT, 14);
+    code.push(LOAD_HALF_INDIRECT, 0, TRANSPORT, l3);
     code.push(XOR, HASH, R0, 0);
-    code.push(LOAD_HALF_INDIRECT, 0, TRANSPORT, 16);
+    code.push(LOAD_HALF_INDIRECT, 0, TRANSPORT, l3 + 2);
     code.push(XOR, HASH, R0, 0);
 
     code.here(Label::Fold);
@@ -158,6 +176,12 @@ impl Assembler {
     fn push(&mut self, code: u8, destination: u8, source: u8, immediate: i32) {
         let registers = source << 4 | destination;
         self.code.push(Instruction { code, registers, offset: 0, immediate });
+    }
+
+    /// Loads a word from the context.
+    fn load_context(&mut self, offset: i16) {
+        let registers = CONTEXT << 4 | R0;
+        self.code.push(Instruction { code: LOAD_CONTEXT, registers, offset, immediate: 0 });
     }
 
     /// Loads from the packet and folds the value into the hash.
@@ -195,6 +219,7 @@ mod tests {
 
     #[test]
     fn the_kernel_takes_the_program() {
-        load().unwrap();
+        load(Layer::Ethernet).unwrap();
+        load(Layer::Network).unwrap();
     }
 }
