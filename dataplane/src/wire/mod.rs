@@ -19,4 +19,5 @@ pub mod partial;
 pub mod protocol;
 pub mod tcp;
 pub mod udp;
+pub mod vlan;
 pub mod vnet;
