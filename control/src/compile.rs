@@ -91,6 +91,7 @@ fn port_row(network: &Network, endpoint: &Endpoint) -> Port {
         role: Role::Endpoint(endpoint.segment),
         generation: endpoint.generation,
         mtu: spec.mtu,
+        vlan: None,
         identity: spec.anti_spoof.then(|| Arc::new(identity())),
         learns: !spec.anti_spoof,
         isolated: spec.isolated,
@@ -251,13 +252,13 @@ segment 1: ageing 300, members [PortId(1), PortId(2)]
   gateway Some(Identity { mac: 02:42:0a:00:09:01, v4: [10.0.9.1], \
         v6: [fd00:9::1, fe80::42:aff:fe00:901] }), host stack Some(PortId(0))
 port 0: Port { role: Host(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        identity: None, learns: false, isolated: false, mac_limit: 0, storm: None }
+        vlan: None, identity: None, learns: false, isolated: false, mac_limit: 0, storm: None }
 port 1: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        identity: Some(Identity { mac: 02:42:0a:00:09:02, v4: [10.0.9.2], \
+        vlan: None, identity: Some(Identity { mac: 02:42:0a:00:09:02, v4: [10.0.9.2], \
         v6: [fd00:9::2, fe80::42:aff:fe00:902] }), learns: false, isolated: false, \
         mac_limit: 1024, storm: None }
 port 2: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        identity: Some(Identity { mac: 02:42:0a:00:09:03, v4: [10.0.9.3], \
+        vlan: None, identity: Some(Identity { mac: 02:42:0a:00:09:03, v4: [10.0.9.3], \
         v6: [fd00:9::3, fe80::42:aff:fe00:903] }), learns: false, isolated: false, \
         mac_limit: 1024, storm: None }
 station 02:42:0a:00:09:02 in 1: PortId(1)

@@ -76,7 +76,7 @@ fn locate<'t, T: Trace>(
     let entry = state.fdb.lookup(station, state.tick, from.ageing)?;
     let port = tables.port(entry.port);
     // The number may have another owner since: what was heard of the old one is outdated.
-    if port.generation != entry.generation || port.role.segment() != from.segment {
+    if port.generation != entry.generation || !port.role.carries(from.segment) {
         return None;
     }
     state.tell::<T>(|| Told::Heard(entry.port));

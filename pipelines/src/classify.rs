@@ -5,6 +5,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use dataplane::ids::GROUP_BIT;
 use dataplane::memory::{Kind, Layers, Packet};
 use dataplane::pipeline::{Step, Verdict};
+use dataplane::wire::vlan::Marking;
 use dataplane::wire::{arp, ethernet, ipv4, ipv6, protocol};
 use zerocopy::FromBytes;
 
@@ -12,9 +13,9 @@ use crate::drops;
 use crate::fdb::Key;
 use crate::origin::Origin;
 use crate::state::WorkerState;
-use crate::tables::Tables;
+use crate::tables::{Port, Role, Tables};
 
-/// VLAN tags that are stepped over: a service and a customer tag.
+/// VLAN tags of a segment's frame that are stepped over: a service and a customer tag.
 const MAX_TAGS: usize = 2;
 
 /// Where a frame comes from and where it goes, as words: see [`MacAddr::to_u64`](dataplane::ids::MacAddr::to_u64).
@@ -26,13 +27,14 @@ pub struct Addresses {
     pub source: u64,
 }
 
-/// Ends the walk of a packet that is shorter than an Ethernet header.
+/// Ends the walk of a packet with damaged headers, or with less than an Ethernet header.
 #[inline(always)]
 pub fn complete(packet: &Packet) -> Step {
-    if packet.len() < ethernet::HEADER_LEN {
-        return Break(Verdict::Drop(drops::RUNT));
+    if packet.layers.kind != Kind::Malformed {
+        return Continue(());
     }
-    Continue(())
+    let runt = packet.len() < ethernet::HEADER_LEN;
+    Break(Verdict::Drop(if runt { drops::RUNT } else { drops::MALFORMED }))
 }
 
 impl Addresses {
@@ -78,20 +80,20 @@ pub fn classify(
     // Nearly every frame is one of these, and then the offsets are constants.
     packet.layers = match plain_ipv4(packet.data(), ethertype) {
         Some(layers) => layers,
-        None => layers(packet.data(), ethertype),
+        None => layers(packet.data(), ethertype, from.port),
     };
     addresses
 }
 
 /// The layers of `frame`, whose Ethernet header is complete and says `ethertype`.
 #[inline(always)]
-fn layers(frame: &[u8], ethertype: u16) -> Layers {
+fn layers(frame: &[u8], ethertype: u16, port: &Port) -> Layers {
     match ethertype {
         ethernet::IPV4 => of_ipv4(frame, ethernet::HEADER_LEN),
         ethernet::IPV6 => of_ipv6(frame, ethernet::HEADER_LEN),
         ethernet::ARP => of_arp(frame, ethernet::HEADER_LEN),
-        tag if ethernet::is_tag(tag) => behind_tags(frame),
-        _ => Layers::default(),
+        tag if ethernet::is_tag(tag) => behind_tags(frame, port),
+        _ => found(Kind::Other, ethernet::HEADER_LEN, 0, 0),
     }
 }
 
@@ -109,9 +111,11 @@ fn plain_ipv4(frame: &[u8], ethertype: u16) -> Option<Layers> {
 }
 
 #[inline(never)]
-fn behind_tags(frame: &[u8]) -> Layers {
+fn behind_tags(frame: &[u8], port: &Port) -> Layers {
+    // A trunk's own comes on top.
+    let most = MAX_TAGS + usize::from(matches!(port.role, Role::Trunk(_)));
     let mut offset = ethernet::HEADER_LEN;
-    for _ in 0..MAX_TAGS {
+    for _ in 0..most {
         let Some((tag, _)) = frame.get(offset..).and_then(split::<ethernet::Tag>) else {
             return MALFORMED;
         };
@@ -121,7 +125,7 @@ fn behind_tags(frame: &[u8]) -> Layers {
             ethernet::IPV6 => return of_ipv6(frame, offset),
             ethernet::ARP => return of_arp(frame, offset),
             tag if ethernet::is_tag(tag) => {}
-            _ => return Layers::default(),
+            _ => return found(Kind::Other, offset, 0, 0),
         }
     }
     // Kernels strip any number of priority tags: what is behind more of them can't be let by.
@@ -183,14 +187,16 @@ fn of_arp(frame: &[u8], l3: usize) -> Layers {
 /// receivers would read it.
 #[inline(always)]
 fn found(kind: Kind, l3: usize, l4: usize, protocol: u8) -> Layers {
+    let layers = |l3, l4, protocol| Layers { kind, l3, l4, protocol, marking: Marking::NONE };
     match (u8::try_from(l3), u8::try_from(l4)) {
-        (Ok(l3), Ok(l4)) if l4 > 0 => Layers { kind, l3, l4, protocol },
-        (Ok(l3), Ok(_)) => Layers { kind, l3, l4: 0, protocol: 0 },
+        (Ok(l3), Ok(l4)) if l4 > 0 => layers(l3, l4, protocol),
+        (Ok(l3), Ok(_)) => layers(l3, 0, 0),
         _ => MALFORMED,
     }
 }
 
-const MALFORMED: Layers = Layers { kind: Kind::Malformed, l3: 0, l4: 0, protocol: 0 };
+const MALFORMED: Layers =
+    Layers { kind: Kind::Malformed, l3: 0, l4: 0, protocol: 0, marking: Marking::NONE };
 
 #[inline(always)]
 fn split<T: FromBytes + zerocopy::KnownLayout + zerocopy::Immutable + zerocopy::Unaligned>(

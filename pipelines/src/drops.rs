@@ -22,6 +22,10 @@ dataplane::drop_reasons! { Reason::FIRST_OF_PIPELINE,
     STALE_EGRESS = "stale_egress", "The port that the frame was to leave by belongs to another network by now.";
     TOO_BIG = "too_big", "The packet exceeds the MTU of the port that it was to leave by.";
     PUNT_LIMIT = "punt_limit", "The network sent heddle itself more than its host stack takes from one network.";
+    UNKNOWN_VLAN = "unknown_vlan", "The frame was tagged with a VLAN that the trunk or uplink does not carry.";
+    UNTAGGED = "untagged", "The frame came in by a trunk without a VLAN tag, and the trunk has no native VLAN.";
+    OWN_VLAN = "own_vlan", "An endpoint tagged a frame with the VLAN that it is in; there it is to send untagged.";
+    NATIVE_TAG = "native_tag", "The frame was to leave a trunk untagged in the native VLAN, but begins with a tag that would put it into another.";
 }
 
 /// Far enough behind the walk's.

@@ -15,7 +15,7 @@ use crate::tables::Port;
 /// carry a frame into another network.
 #[inline(always)]
 pub fn confine(port: &Port, way: Egress) -> Step {
-    if port.role.segment() == way.segment {
+    if port.role.carries(way.segment) {
         Continue(())
     } else {
         Break(Verdict::Drop(drops::STALE_EGRESS))

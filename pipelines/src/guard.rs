@@ -16,8 +16,7 @@ use crate::state::WorkerState;
 use crate::tables::{Identity, Port};
 use crate::trace::Told;
 
-/// Ends the walk of a packet that its endpoint may not send: damaged headers, addresses that are
-/// not its own (in Ethernet, IP, ARP and neighbour discovery), a role that is not its own, or
+/// Ends the walk of a packet that its endpoint may not send: addresses that are not its own (in Ethernet, IP, ARP and neighbour discovery), a role that is not its own, or
 /// more broadcast and multicast than its storm limit.
 #[inline(always)]
 pub fn admit<T: Trace>(
@@ -26,9 +25,6 @@ pub fn admit<T: Trace>(
     addresses: Addresses,
     packet: &Packet,
 ) -> Step {
-    if packet.layers.kind == Kind::Malformed {
-        return drop(drops::MALFORMED);
-    }
     if addresses.source & GROUP_BIT != 0 || addresses.source == 0 {
         return drop(drops::GROUP_SOURCE);
     }

@@ -18,4 +18,6 @@ pub mod storm;
 pub mod switch;
 pub mod tables;
 pub mod trace;
+pub mod trunk;
+pub mod vlan;
 pub mod walk;

@@ -66,16 +66,16 @@ impl Pipeline for Switch {
     fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
         let Some(first) = part.first() else { return };
         let (state, tables) = (&mut self.state, &**self.tables.current());
-        let mut origin = Origin::of(tables, first.in_port);
+        let mut origin = Origin::of(tables, first);
         part.iter().for_each(Packet::prefetch);
         let mut addresses = std::mem::take(&mut state.addresses);
         addresses.clear();
         addresses.extend(part.iter_mut().map(|packet| {
-            origin.follow(tables, packet.in_port);
+            origin.follow(tables, packet);
             classify::classify(state, tables, &origin, packet)
         }));
         verdicts.extend(part.iter_mut().zip(&addresses).map(|(packet, &addresses)| {
-            origin.follow(tables, packet.in_port);
+            origin.follow(tables, packet);
             state.enter::<T>(packet);
             let end = walk::walk::<T>(state, tables, &origin, addresses, packet);
             let (ControlFlow::Continue(verdict) | ControlFlow::Break(verdict)) = end;
@@ -87,8 +87,9 @@ impl Pipeline for Switch {
 
     #[inline(always)]
     fn emit<T: Trace>(&mut self, egress: Egress, packet: &mut Packet) -> Step {
-        let step = walk::emit(self.tables.current(), egress, packet);
-        self.state.tell::<T>(|| match step {
+        let (state, tables) = (&mut self.state, &**self.tables.current());
+        let step = walk::emit::<T>(state, tables, egress, packet);
+        state.tell::<T>(|| match step {
             ControlFlow::Continue(()) => Told::Emitted(egress),
             ControlFlow::Break(verdict) => Told::Refused(egress, verdict),
         });

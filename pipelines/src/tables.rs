@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use dataplane::ids::{MacAddr, Mtu, PortId, SegmentId};
 use dataplane::time::Tick;
+use dataplane::wire::vlan::Vid;
 
 use crate::fdb::{PortGeneration, Row};
 use crate::pages::Pages;
 use crate::stations::Stations;
 use crate::storm::Storm;
+use crate::trunk::Trunk;
 
 /// The configured tables. A copy shares all pages with its original until it is changed.
 #[derive(Debug, Clone)]
@@ -23,24 +25,36 @@ pub struct Tables {
 }
 
 /// What is at a port, and so what its frames may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Role {
-    /// Nothing: the number is not in use.
-    #[default]
-    Vacant,
     /// An endpoint of a network.
     Endpoint(SegmentId),
     /// heddle's own host stack in that network.
     Host(SegmentId),
+    /// Nothing: the number is not in use.
+    #[default]
+    Vacant,
+    /// Several networks, told apart by tag: an uplink, or an endpoint that gets VLANs tagged.
+    Trunk(Arc<Trunk>),
 }
 
 impl Role {
-    /// The segment that the port is in, [`SegmentId::NONE`] for a vacant one.
+    /// The one segment that the port is in, [`SegmentId::NONE`] for a vacant one or a trunk.
     #[inline(always)]
-    pub const fn segment(self) -> SegmentId {
+    pub const fn segment(&self) -> SegmentId {
         match self {
-            Self::Vacant => SegmentId::NONE,
-            Self::Endpoint(segment) | Self::Host(segment) => segment,
+            Self::Vacant | Self::Trunk(_) => SegmentId::NONE,
+            Self::Endpoint(segment) | Self::Host(segment) => *segment,
+        }
+    }
+
+    /// Whether frames of the segment come in and leave by the port.
+    #[inline(always)]
+    pub fn carries(&self, segment: SegmentId) -> bool {
+        match self {
+            Self::Endpoint(own) | Self::Host(own) => *own == segment,
+            Self::Trunk(trunk) => trunk.tagging(segment).is_some(),
+            Self::Vacant => false,
         }
     }
 }
@@ -53,8 +67,10 @@ pub struct Port {
     pub role: Role,
     /// How often the number has been used.
     pub generation: PortGeneration,
-    /// The largest layer 3 packet that may leave by it.
+    /// The largest layer 3 packet that may leave by it; tags come on top.
     pub mtu: Mtu,
+    /// The VLAN that an endpoint's network is elsewhere, if it is one: the endpoint does not tag it.
+    pub vlan: Option<Vid>,
     /// What the endpoint may claim to be; `None` where anything goes.
     pub identity: Option<Arc<Identity>>,
     /// Whether source addresses are learned: not where they are configured.
@@ -73,6 +89,7 @@ impl Port {
         role: Role::Vacant,
         generation: PortGeneration::FIRST,
         mtu: Mtu::ETHERNET,
+        vlan: None,
         identity: None,
         learns: false,
         isolated: false,
@@ -169,7 +186,7 @@ impl Tables {
         let (port, segment) = (self.port(row.entry.port), row.key.segment());
         let ageing = self.segment(segment).map_or(0, |segment| segment.ageing);
         port.generation == row.entry.generation
-            && port.role.segment() == segment
+            && port.role.carries(segment)
             && row.seen.age(now) <= ageing
     }
 }

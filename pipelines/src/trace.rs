@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::ids::{MacAddr, PortId};
+use dataplane::ids::{MacAddr, PortId, SegmentId};
 use dataplane::memory::{Kind, Layers, Packet};
 use dataplane::pipeline::{Egress, Verdict};
 use dataplane::time::Nanos;
@@ -11,6 +11,7 @@ use rtrb::Producer;
 
 use crate::fdb::Learned;
 use crate::guard::{layer3, layer4};
+use crate::trunk::Tagging;
 
 /// One thing that a walk says about a packet. Records of one packet follow each other on the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,13 @@ pub enum Told {
         /// Its first bytes; zeroes beyond its end.
         head: [u8; HEAD],
     },
+    /// The outermost tag has told the segment, and is taken off.
+    Vlan {
+        /// The VLAN that the frame came in with, zero for none.
+        vid: u16,
+        /// Which segment that is at the port.
+        segment: SegmentId,
+    },
     /// The endpoint may send this.
     Admitted,
     /// The source address was learned, or not.
@@ -42,6 +50,8 @@ pub enum Told {
     Answered(Kind),
     /// The walk has ended.
     Decided(Verdict),
+    /// A copy, or a segment of one, looks like this on the trunk that it leaves by.
+    Tagged(Tagging),
     /// A copy, or a segment of one, is on its way out.
     Emitted(Egress),
     /// A copy, or a segment of one, goes no further.

@@ -90,7 +90,8 @@ mod tests {
         for kind in [Kind::Ipv4, Kind::Ipv6, Kind::Arp, Kind::Other, Kind::Malformed] {
             for protocol in [0, 1, 6, 17, 58, 67] {
                 for offset in 0..=255 {
-                    let layers = Layers { kind, l3: offset, l4: offset, protocol };
+                    let layers =
+                        Layers { kind, l3: offset, l4: offset, protocol, ..Layers::default() };
                     let head = Head { layers, bytes: &bytes[..usize::from(offset).min(80)] };
                     let shown = head.to_string();
                     assert!(shown.is_empty() == (offset < 14), "{shown}");
@@ -108,7 +109,7 @@ mod tests {
             [10, 0, 9, 1].into(),
         );
         bytes[14..].copy_from_slice(zerocopy::IntoBytes::as_bytes(&request));
-        let layers = Layers { kind: Kind::Arp, l3: 14, l4: 0, protocol: 0 };
+        let layers = Layers { kind: Kind::Arp, l3: 14, ..Layers::default() };
         let shown = Head { layers, bytes: &bytes }.to_string();
         assert!(shown.ends_with(" arp 10.0.9.65 asks for 10.0.9.1"), "{shown}");
     }

@@ -16,6 +16,7 @@ use dataplane::time::Nanos;
 use pipelines::drops;
 use pipelines::fdb::Learned;
 use pipelines::trace::Told;
+use pipelines::trunk::Tagging;
 use serde_json::{Value, json};
 
 use crate::model::Model;
@@ -82,6 +83,11 @@ impl Line<'_> {
                 "length": len,
                 "frame": Head { layers, bytes: head }.to_string(),
             }),
+            Told::Vlan { vid, segment } => json!({
+                "step": "vlan",
+                "vlan": (vid != 0).then_some(vid),
+                "network": names.network(segment),
+            }),
             Told::Admitted => json!({ "step": "admitted" }),
             Told::Learned(learned) => json!({
                 "step": "learned",
@@ -93,6 +99,7 @@ impl Line<'_> {
             Told::Unknown(mac) => json!({ "step": "unknown", "mac": mac.to_string() }),
             Told::Answered(kind) => json!({ "step": "answered", "kind": word(kind) }),
             Told::Decided(verdict) => self.decided("decided", verdict),
+            Told::Tagged(tagging) => json!({ "step": "tagged", "vlan": tag(tagging) }),
             Told::Emitted(way) => json!({ "step": "emitted", "port": names.port(way.port) }),
             Told::Refused(way, verdict) => {
                 let mut json = self.decided("refused", verdict);
@@ -150,6 +157,12 @@ impl fmt::Display for Line<'_> {
                 }
                 write!(f, ", {len} bytes: {}", Head { layers, bytes: head })
             }
+            Told::Vlan { vid: 0, segment } => {
+                write!(f, "  vlan     none: {}", names.network(segment))
+            }
+            Told::Vlan { vid, segment } => {
+                write!(f, "  vlan     {vid}: {}", names.network(segment))
+            }
             Told::Admitted => write!(f, "  admit    the sender may send this"),
             Told::Learned(learned) => self.show_learned(f, learned),
             Told::Station(port) => write!(f, "  locate   configured at {}", names.port(port)),
@@ -160,12 +173,24 @@ impl fmt::Display for Line<'_> {
                 write!(f, "  verdict  ")?;
                 self.show_verdict(f, verdict)
             }
+            Told::Tagged(tagging) => match tag(tagging) {
+                Some(vid) => write!(f, "  tag      vlan {vid}"),
+                None => write!(f, "  tag      none, the vlan is native"),
+            },
             Told::Emitted(way) => write!(f, "  emit     by {}", names.port(way.port)),
             Told::Refused(way, verdict) => {
                 write!(f, "  emit     not by {}: ", names.port(way.port))?;
                 self.show_verdict(f, verdict)
             }
         }
+    }
+}
+
+/// The VLAN that a frame is tagged with.
+fn tag(tagging: Tagging) -> Option<u16> {
+    match tagging {
+        Tagging::Tagged(vid) => Some(vid.number()),
+        Tagging::Native(_) => None,
     }
 }
 
@@ -217,6 +242,7 @@ mod tests {
     use dataplane::ids::MacAddr;
     use dataplane::memory::Layers;
     use dataplane::pipeline::Egress;
+    use dataplane::wire::vlan::Vid;
     use etherparse::PacketBuilder;
     use pipelines::trace::HEAD;
 
@@ -238,7 +264,7 @@ mod tests {
         ip.tcp(49_152, 443, 1, 2).write(&mut frame, &[7; 67]).unwrap();
         let mut head = [0; HEAD];
         head.copy_from_slice(&frame[..HEAD]);
-        let layers = Layers { kind: Kind::Ipv4, l3: 14, l4: 34, protocol: 6 };
+        let layers = Layers { kind: Kind::Ipv4, l3: 14, l4: 34, protocol: 6, ..Layers::default() };
         Told::Entered { at: Nanos(67_000_000_257), port: PortId(1), len: 121, layers, head }
     }
 
@@ -252,7 +278,11 @@ mod tests {
                 "67.000000257 web-1 in web, 121 bytes: 02:02:02:02:02:02 > \
                 04:04:04:04:04:04 ip 10.0.9.65 > 10.0.9.66 tcp 49152 > 443",
             ),
+            (Told::Vlan { vid: 67, segment: SegmentId(1) }, "  vlan     67: web"),
+            (Told::Vlan { vid: 0, segment: SegmentId(1) }, "  vlan     none: web"),
             (Told::Admitted, "  admit    the sender may send this"),
+            (Told::Tagged(Tagging::Tagged(Vid::new(67).unwrap())), "  tag      vlan 67"),
+            (Told::Tagged(Tagging::Native(None)), "  tag      none, the vlan is native"),
             (
                 Told::Learned(Learned::Moved { from: PortId(9) }),
                 "  learn    source moved from port 9",
@@ -286,6 +316,14 @@ mod tests {
             (
                 Told::Learned(Learned::Evicted { from: PortId(1) }),
                 json!({ "step": "learned", "outcome": "made_room_by_taking", "from": "web-1" }),
+            ),
+            (
+                Told::Vlan { vid: 67, segment: SegmentId(1) },
+                json!({ "step": "vlan", "vlan": 67, "network": "web" }),
+            ),
+            (
+                Told::Tagged(Tagging::Native(None)),
+                json!({ "step": "tagged", "vlan": serde_json::Value::Null }),
             ),
             (Told::Unknown(mac), json!({ "step": "unknown", "mac": "02:00:00:00:07:07" })),
             (

@@ -7,6 +7,8 @@ use crate::cpu::prefetch_read;
 use crate::drops::{self, Reason};
 use crate::ids::PortId;
 use crate::offload::Offload;
+use crate::wire::ethernet;
+use crate::wire::vlan::Marking;
 
 /// Bytes in front of a received frame, at least: room for outer headers and for a device's own.
 pub const HEADROOM: usize = 256;
@@ -31,19 +33,29 @@ pub enum Kind {
     Malformed,
 }
 
-/// What parsing found, 4 bytes. Offsets count from the frame's first byte.
+/// What parsing found, 8 bytes, two of them free. Offsets count from the frame's first byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct Layers {
     /// What follows the Ethernet header and its tags.
     pub kind: Kind,
-    /// Where that is.
+    /// Where that is; zero when that was not looked for.
     pub l3: u8,
     /// Where the transport header is; zero when there is none in this frame (a later fragment,
     /// a truncated or unknown header).
     pub l4: u8,
     /// The IP protocol number of the transport header; zero when `l4` is.
     pub protocol: u8,
+    /// What the tag that was taken off said, and the next one is to say.
+    pub marking: Marking,
+}
+
+impl Layers {
+    /// Whether parsing found nothing wrong and no tag in front of layer 3.
+    #[inline(always)]
+    pub const fn are_plain(self) -> bool {
+        self.l3 as usize == ethernet::HEADER_LEN
+    }
 }
 
 /// One packet: the frame that holds it, where it lies, what it still owes, what parsing found.
@@ -82,7 +94,7 @@ impl Packet {
             start,
             in_port,
             offload: Offload::PLAIN,
-            layers: Layers { kind: Kind::Other, l3: 0, l4: 0, protocol: 0 },
+            layers: Layers { kind: Kind::Other, l3: 0, l4: 0, protocol: 0, marking: Marking::NONE },
         }
     }
 

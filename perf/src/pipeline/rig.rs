@@ -12,6 +12,7 @@ use dataplane::offload::Capabilities;
 use dataplane::port::{Intake, Port, Refused};
 use dataplane::publish::Publication;
 use dataplane::time::Nanos;
+use dataplane::wire::vlan;
 use pipelines::state::WorkerState;
 use pipelines::switch::Switch;
 use pipelines::trace::{Filter, Teller, Told};
@@ -19,7 +20,7 @@ use rtrb::RingBuffer;
 
 use super::Error;
 use super::traffic::Traffic;
-use super::workload::{Frames, Workload};
+use super::workload::{Frames, Network, Workload};
 
 /// Slots that frames are copied into in turn, so that none is met again while it is in a cache.
 pub const SLOTS: usize = 16_384;
@@ -37,6 +38,7 @@ const PACKET_TIME: u64 = 50;
 pub struct Rig {
     engine: Engine<Switch>,
     traffic: Traffic,
+    network: Network,
     super_packets: bool,
     /// Free slots, the one longest free in front.
     slots: VecDeque<Frame>,
@@ -106,6 +108,7 @@ impl World {
         Ok(Rig {
             engine,
             traffic: Traffic::new(workload, seed),
+            network: workload.network,
             super_packets: workload.frames == Frames::Super,
             slots,
             batch: Vec::with_capacity(dataplane::engine::BATCH),
@@ -129,6 +132,7 @@ impl Rig {
     /// Copies a batch of `size` new frames in; answers the port that they come in by.
     pub fn load(&mut self, size: usize) -> PortId {
         let port = self.traffic.next_port();
+        let tag = self.network.tag(port);
         for _ in 0..size {
             let Some(frame) = self.free_slot() else { break };
             let mut packet = Packet::new(frame, port);
@@ -136,6 +140,8 @@ impl Rig {
             let fits = packet.set_len(self.traffic.frame_len());
             debug_assert!(fits, "the slot was chosen so");
             packet.offload = self.traffic.offload();
+            let tagged = tag.is_none_or(|tag| vlan::push(&mut packet, tag).is_some());
+            debug_assert!(tagged, "there is headroom");
             self.batch.push(packet);
         }
         self.now.0 += PACKET_TIME * self.batch.len() as u64;
@@ -214,6 +220,7 @@ fn heddle_measured_batch(
 fn step(told: Told) -> String {
     match told {
         Told::Entered { .. } => "parse".to_owned(),
+        Told::Vlan { .. } => "vlan".to_owned(),
         Told::Admitted => "admit".to_owned(),
         Told::Learned(learned) => format!("learn ({learned:?})").to_lowercase(),
         Told::Station(_) => "find station".to_owned(),
@@ -224,6 +231,7 @@ fn step(told: Told) -> String {
             let verdict = format!("{verdict:?}").to_lowercase();
             verdict.split(['(', ' ']).next().unwrap_or_default().to_owned()
         }
+        Told::Tagged(_) => "tag".to_owned(),
         Told::Emitted(_) => "emit".to_owned(),
         Told::Refused(..) => "refuse".to_owned(),
     }
@@ -312,6 +320,9 @@ mod tests {
         assert_eq!(admitted, "parse, admit, find station, forward, emit");
         let learned = steps("bridge-learned-64");
         assert_eq!(learned, "parse, admit, learn (known), find learned, forward, emit");
+        let tagged = steps("trunk-learned-64");
+        let expected = "parse, vlan, admit, learn (known), find learned, forward, tag, emit";
+        assert_eq!(tagged, expected);
         assert_eq!(steps("gateway-arp"), "parse, admit, answer arp, reply, emit");
         assert_eq!(steps("flood-8-ports"), "parse, admit, flood, emit");
     }

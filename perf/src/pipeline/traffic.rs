@@ -104,7 +104,9 @@ impl Traffic {
     fn station_behind(&mut self, port: PortId) -> u32 {
         match self.network {
             Network::Endpoints(_) => u32::from(port.0),
-            Network::Learned(count) => 2 * self.random.below(count / 2) + u32::from(port.0),
+            Network::Learned(count) | Network::Trunks(count) => {
+                2 * self.random.below(count / 2) + u32::from(port.0)
+            }
         }
     }
 
@@ -114,7 +116,9 @@ impl Traffic {
                 let other = self.random.below(u32::from(count) - 1);
                 other + u32::from(other >= u32::from(port.0))
             }
-            Network::Learned(count) => 2 * self.random.below(count / 2) + 1 - u32::from(port.0),
+            Network::Learned(count) | Network::Trunks(count) => {
+                2 * self.random.below(count / 2) + 1 - u32::from(port.0)
+            }
         }
     }
 }
@@ -264,7 +268,7 @@ mod tests {
                     (0..workload.network.stations()).find(|&s| workload::mac(s) == l2.source);
                 let behind = |station: u32| match workload.network {
                     Network::Endpoints(_) => station == u32::from(port.0),
-                    Network::Learned(_) => station % 2 == u32::from(port.0),
+                    Network::Learned(_) | Network::Trunks(_) => station % 2 == u32::from(port.0),
                 };
                 assert!(behind(sender.unwrap()), "{}", workload.name);
             }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use dataplane::ids::{MacAddr, PortId, SegmentId};
 use dataplane::shared::SharedLines;
 use dataplane::time::Tick;
+use dataplane::wire::vlan::{Marking, Tag, Vid};
 use pipelines::fdb::{self, Entry, Key, PortGeneration};
 use pipelines::tables::{Identity, Port, Role, Segment, Tables};
+use pipelines::trunk::{Tagging, Trunk};
 
 use super::Error;
 
@@ -34,6 +36,8 @@ pub enum Network {
     Endpoints(u16),
     /// So many MACs behind two ports that may send as anybody, all learned: `anti_spoof` off.
     Learned(u32),
+    /// The same behind two trunks, on which their segment has a VLAN each.
+    Trunks(u32),
 }
 
 /// What stations send. 64 bytes, FCS not included, but for the last.
@@ -63,9 +67,9 @@ const fn beside(workload: Workload, vpp: [f64; 2], target: f64) -> Workload {
 
 /// All workloads, in the report's order. VPP's figures are those of a release build with one
 /// worker, vectors of 256 and its in-memory generator on a processor of this class.
-pub const ALL: [Workload; 13] = {
+pub const ALL: [Workload; 14] = {
     use Frames::{Arp, Broadcast, Echo, Super, Udp4, Udp6};
-    use Network::{Endpoints, Learned};
+    use Network::{Endpoints, Learned, Trunks};
     [
         beside(row("bridge-endpoints-2", Endpoints(2), Udp4), [32.0, 59.0], 22.0),
         row("bridge-endpoints-64", Endpoints(64), Udp4),
@@ -76,6 +80,7 @@ pub const ALL: [Workload; 13] = {
         beside(row("bridge-learned-10k", Learned(10_000), Udp4), [63.0, 96.0], 30.0),
         beside(row("bridge-learned-100k", Learned(100_000), Udp4), [92.0, 129.0], 50.0),
         row("bridge-ipv6-2", Endpoints(2), Udp6),
+        row("trunk-learned-64", Trunks(64), Udp4),
         row("gateway-arp", Endpoints(2), Arp),
         row("gateway-echo", Endpoints(2), Echo),
         row("flood-8-ports", Endpoints(9), Broadcast),
@@ -112,7 +117,7 @@ impl Network {
     pub fn stations(self) -> u32 {
         match self {
             Self::Endpoints(count) => u32::from(count),
-            Self::Learned(count) => count,
+            Self::Learned(count) | Self::Trunks(count) => count,
         }
     }
 
@@ -120,7 +125,7 @@ impl Network {
     pub fn ports(self) -> u16 {
         match self {
             Self::Endpoints(count) => count,
-            Self::Learned(_) => 2,
+            Self::Learned(_) | Self::Trunks(_) => 2,
         }
     }
 
@@ -151,10 +156,29 @@ impl Network {
     /// [`Error`](enum@Error) when there is no memory.
     pub fn fdb(self) -> Result<Arc<fdb::Table>, Error> {
         let table = empty_fdb(FDB_LINES)?;
-        if let Self::Learned(count) = self {
+        if let Self::Learned(count) | Self::Trunks(count) = self {
             learn(&table, count);
         }
         Ok(Arc::new(table))
+    }
+
+    /// The tag that frames have when they come in by a port, if they do.
+    pub fn tag(self, port: PortId) -> Option<Tag> {
+        let vid = VIDS.get(port.index()).filter(|_| matches!(self, Self::Trunks(_)));
+        vid.map(|&vid| Tag::new(vid, Marking::NONE))
+    }
+
+    /// What is at a port.
+    fn role(self, number: u16) -> Role {
+        match self {
+            Self::Endpoints(_) | Self::Learned(_) => Role::Endpoint(SEGMENT),
+            Self::Trunks(_) => {
+                let trunk = Trunk::default();
+                let vid = VIDS[usize::from(number)];
+                let trunk = trunk.with(SEGMENT, Tagging::Tagged(vid)).unwrap_or_default();
+                Role::Trunk(Arc::new(trunk))
+            }
+        }
     }
 
     fn port_row(self, number: u16) -> Port {
@@ -162,7 +186,7 @@ impl Network {
         let addresses = [IpAddr::V4(ipv4(station)), IpAddr::V6(ipv6(station))];
         let endpoint = matches!(self, Self::Endpoints(_));
         Port {
-            role: Role::Endpoint(SEGMENT),
+            role: self.role(number),
             identity: endpoint.then(|| Arc::new(Identity::new(mac(station), addresses))),
             learns: !endpoint,
             mac_limit: u32::MAX,
@@ -191,6 +215,12 @@ pub fn learn(table: &fdb::Table, count: u32) {
         }
     }
 }
+
+/// The VLANs of the two trunks.
+const VIDS: [Vid; 2] = match (Vid::new(67), Vid::new(257)) {
+    (Some(first), Some(second)) => [first, second],
+    _ => unreachable!(),
+};
 
 const GENERATION: PortGeneration = PortGeneration::FIRST;
 

@@ -19,6 +19,7 @@ use pipelines::state::{Learning, WorkerState};
 use pipelines::storm::Storm;
 use pipelines::switch::Switch;
 use pipelines::tables::{self, Identity, Port, Role, Segment, Tables};
+use pipelines::trace::{Filter, Teller, Told};
 use rtrb::{Consumer, RingBuffer};
 
 /// Endpoints with identities.
@@ -98,6 +99,8 @@ pub(crate) struct Bench {
 const HOST: PortId = PortId(9);
 /// Packets that it takes from a network, a second; a tenth of it at once.
 pub(crate) const PUNTS: u64 = 670;
+/// With small ones all addresses would share a bucket.
+const SEEDS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
 const MEMORY: Geometry = Geometry { owners: 1, small: 257, runs: 67 };
 
 impl Bench {
@@ -110,7 +113,7 @@ impl Bench {
     pub(crate) fn with(change: impl FnOnce(&mut Tables)) -> Self {
         let pool = Arena::create(MEMORY).unwrap().remove(0);
         let lines = SharedLines::create("walk-fdb", fdb::LAYOUT, 64).unwrap();
-        let fdb = Arc::new(fdb::Table::new(lines, 64, [67, 257]).unwrap());
+        let fdb = Arc::new(fdb::Table::new(lines, 64, SEEDS).unwrap());
         let mut first = tables();
         change(&mut first);
         let tables = Publication::new(Arc::new(first), 1);
@@ -137,6 +140,15 @@ impl Bench {
         self.now = Nanos(self.now.0 + Nanos::from(time).0);
     }
 
+    /// Lets a frame come in; answers what its walk tells.
+    pub(crate) fn told(&mut self, port: u16, frame: &[u8]) -> Vec<Told> {
+        let (producer, mut told) = RingBuffer::new(67);
+        self.engine.pipeline().follow(Some(Teller::new(Filter::default(), producer)));
+        self.send(port, frame);
+        self.engine.pipeline().follow(None);
+        std::iter::from_fn(|| told.pop().ok()).collect()
+    }
+
     /// Lets a frame come in.
     pub(crate) fn send(&mut self, port: u16, frame: &[u8]) -> Fate {
         self.send_with(port, frame, Offload::PLAIN)
@@ -144,11 +156,23 @@ impl Bench {
 
     /// Lets a frame come in with what its device says about it.
     pub(crate) fn send_with(&mut self, port: u16, frame: &[u8], offload: Offload) -> Fate {
-        let before = self.drops();
         let mut packet = Packet::holding(self.engine.pool(), PortId(port), frame).unwrap();
         packet.offload = offload;
-        let mut batch = vec![packet];
-        self.engine.process(PortId(port), &mut batch, self.now);
+        self.process(vec![packet])
+    }
+
+    /// Lets frames come in together, each by its port.
+    pub(crate) fn send_all(&mut self, frames: &[(u16, Vec<u8>)]) -> Fate {
+        let pool = self.engine.pool();
+        let packets =
+            frames.iter().map(|(port, frame)| Packet::holding(pool, PortId(*port), frame).unwrap());
+        let packets = packets.collect();
+        self.process(packets)
+    }
+
+    fn process(&mut self, mut batch: Vec<Packet>) -> Fate {
+        let before = self.drops();
+        self.engine.process(batch[0].in_port, &mut batch, self.now);
         self.engine.flush();
         let mut fate = Fate { out: Vec::new(), dropped: Vec::new(), punted: 0 };
         for (number, (far, _)) in (0..).zip(&mut self.ports) {

@@ -7,3 +7,5 @@ mod forwarding;
 mod frames;
 mod replies;
 mod reuse;
+mod tags;
+mod vlan;

@@ -6,7 +6,7 @@ use dataplane::offload::Offload;
 use dataplane::wire::vnet;
 use zerocopy::FromBytes;
 
-use super::stage::{PORTS, mac};
+use super::stage::{PORTS, VIDS, mac};
 use super::templates::{self, Template};
 use super::{Random, Shot};
 
@@ -107,9 +107,19 @@ fn bad_length(random: &mut Random, frame: &mut Vec<u8>) {
 fn tag(random: &mut Random, frame: &mut Vec<u8>) {
     for _ in 0..1 + random.below(4) {
         if frame.len() >= 12 {
-            let [high, low] = random.choose(&[0x8100_u16, 0x88a8]).to_be_bytes();
-            frame.splice(12..12, [high, low, random.byte(), random.byte()]);
+            let protocol = random.choose(&[0x8100_u16, 0x88a8]);
+            let control = random.word() & 0xf000 | vid(random);
+            frame.splice(12..12, [protocol, control].into_iter().flat_map(u16::to_be_bytes));
         }
+    }
+}
+
+/// Any VLAN, none, or one that there is.
+fn vid(random: &mut Random) -> u16 {
+    match random.below(8) {
+        0 => random.word() & 0xfff,
+        1 | 2 => 0,
+        _ => random.choose(&VIDS),
     }
 }
 

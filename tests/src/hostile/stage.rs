@@ -15,17 +15,22 @@ use dataplane::shared::SharedLines;
 use dataplane::time::Nanos;
 use dataplane::wire::ethernet;
 use dataplane::wire::gro::Run;
+use dataplane::wire::vlan::Vid;
 use pipelines::fdb::{self, Key, Sweeper};
 use pipelines::state::WorkerState;
 use pipelines::storm::Storm;
 use pipelines::switch::Switch;
 use pipelines::tables::{self, Identity, Port, Role, Segment, Tables};
+use pipelines::trunk::{Tagging, Trunk};
 use rtrb::{Consumer, RingBuffer};
 
 use super::Shot;
 
 /// Ports that frames come in by: their numbers are below.
-pub const PORTS: u16 = 8;
+pub const PORTS: u16 = 10;
+
+/// VLANs of the trunks.
+pub(super) const VIDS: [u16; 3] = [5, 67, 257];
 
 /// Small, so that hostile frames also meet its end.
 const MEMORY: Geometry = Geometry { owners: 1, small: 500, runs: 16 };
@@ -35,7 +40,8 @@ const DEPTH: usize = 300;
 
 /// A switch of three networks on in-memory ports: one with identities, one that learns, and one
 /// that isolates its endpoints. One port is in no network, and one network names a port of another
-/// one and a port that is not there, as tables may for a moment.
+/// one and a port that is not there, as tables may for a moment. Two ports are trunks of the first two
+/// networks, one of them with a native VLAN.
 pub struct Stage {
     engine: Engine<Switch>,
     tables: Publication<Tables>,
@@ -231,7 +237,7 @@ fn give(pool: &mut Pool, packets: Vec<Packet>) {
 
 fn attach(engine: &mut Engine<Switch>, port: PortId) -> (FarEnd, Capabilities, Arc<PortCounters>) {
     let takes = match port.0 {
-        1 | 4 => Capabilities::VNET,
+        1 | 4 | 9 => Capabilities::VNET,
         2 => Capabilities { checksum: true, ..Capabilities::default() },
         5 => Capabilities { udp_gso: false, ..Capabilities::VNET },
         _ => Capabilities::default(),
@@ -245,8 +251,8 @@ fn attach(engine: &mut Engine<Switch>, port: PortId) -> (FarEnd, Capabilities, A
 /// A device that settles nothing must not be given anything to settle, nor more than its MTU.
 fn check(packet: &Packet, takes: Capabilities, mtu: Mtu) {
     assert!(takes.takes(packet.offload), "{:?} for {takes:?}", packet.offload);
-    // Two tags are not counted, nor is what is behind a super-packet's headers.
-    let longest = usize::from(mtu.bytes()) + ethernet::HEADER_LEN + 2 * ethernet::TAG_LEN;
+    // A trunk's tag and two more are not counted, nor is what is behind a super-packet's headers.
+    let longest = usize::from(mtu.bytes()) + ethernet::HEADER_LEN + 3 * ethernet::TAG_LEN;
     assert!(packet.offload.is_super() || packet.len() <= longest, "{} bytes", packet.len());
     let Offload { checksum, csum_start, csum_offset, .. } = packet.offload;
     let field = usize::from(csum_start) + usize::from(csum_offset) + 2;
@@ -290,7 +296,7 @@ pub(super) const GATEWAY: MacAddr = MacAddr([2, 0x42, 10, 0, 9, 1]);
 
 fn tables() -> Tables {
     let mut tables = Tables::new(67);
-    for number in 0..PORTS - 1 {
+    for number in 0..PORTS - 3 {
         let port = PortId(number);
         let segment = SegmentId([1, 1, 1, 2, 2, 3, 3][port.index()]);
         *tables.ports.row_mut(port.index()) = port_row(port, segment);
@@ -298,9 +304,17 @@ fn tables() -> Tables {
             tables.stations.insert(key, port);
         }
     }
+    let [native, open, guarded] = VIDS.map(|number| Vid::new(number).expect("a VLAN"));
+    let tagged = trunk([(2, Tagging::Tagged(open)), (1, Tagging::Tagged(guarded))]);
+    let native = trunk([(2, Tagging::Native(Some(native))), (1, Tagging::Tagged(open))]);
+    for (port, role) in [(8, tagged), (9, native)] {
+        *tables.ports.row_mut(port) = Port { role, learns: true, mac_limit: 7, ..Port::default() };
+    }
     let gateway = Identity::new(GATEWAY, ["10.0.9.1", "fd00:9::1"].map(|a| a.parse().unwrap()));
     let gateway = Some(Arc::new(gateway));
-    for (segment, members) in [(1, vec![0, 1, 2, 4, 40]), (2, vec![3, 4]), (3, vec![5, 6])] {
+    for (segment, members) in
+        [(1, vec![0, 1, 2, 4, 8, 9, 40]), (2, vec![3, 4, 8, 9]), (3, vec![5, 6])]
+    {
         let members = members.into_iter().map(PortId).collect();
         let gateway = gateway.clone().filter(|_| segment != 3);
         let limit = Arc::new(Storm::new(67));
@@ -311,6 +325,12 @@ fn tables() -> Tables {
     tables
 }
 
+fn trunk(segments: [(u16, Tagging); 2]) -> Role {
+    let with = |trunk: Trunk, (segment, tagging)| trunk.with(SegmentId(segment), tagging);
+    let trunk = segments.into_iter().try_fold(Trunk::default(), with);
+    Role::Trunk(Arc::new(trunk.expect("each segment has a VLAN of its own")))
+}
+
 fn port_row(port: PortId, segment: SegmentId) -> Port {
     let host = u8::try_from(port.0 + 10).unwrap_or(0);
     let addresses = [[10, 0, 9, host].into(), [0xfd00, 9, 0, 0, 0, 0, 0, host.into()].into()];
@@ -319,6 +339,7 @@ fn port_row(port: PortId, segment: SegmentId) -> Port {
     Port {
         role: Role::Endpoint(segment),
         mtu: mtu(port),
+        vlan: Vid::new(VIDS[usize::from(port.0 % 3)]),
         identity: honest.then(|| Arc::new(identity)),
         learns: !honest,
         isolated: segment.0 == 3,
