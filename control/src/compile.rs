@@ -60,8 +60,8 @@ fn remove_network(tables: &mut Tables, network: &Network) {
 
 /// A network's row, still without members.
 fn segment_row(network: &Network) -> Segment {
-    let addresses = network.spec.subnets.iter().map(|subnet| subnet.gateway);
-    let has_address = !network.spec.subnets.is_empty();
+    let addresses = network.spec.subnets.iter().filter_map(|subnet| subnet.gateway);
+    let has_address = addresses.clone().next().is_some();
     let gateway = Identity::new(network.gateway_mac, addresses);
     let limit = Arc::new(Storm::new(HOST_STACK_LIMIT));
     Segment {

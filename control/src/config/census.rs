@@ -8,9 +8,12 @@ use std::net::IpAddr;
 
 use dataplane::ids::MacAddr;
 
+use super::device::Netns;
 use super::document::Path;
 use super::network::Network;
-use super::port::{Address, Device, Port};
+use super::parent::Parent;
+use super::parents::Parents;
+use super::port::{Address, Port};
 use super::report::{Kind, Problem};
 use super::schema;
 
@@ -20,13 +23,18 @@ pub const MOST_OBJECTS: usize = 65_000;
 /// Networks that a name which is none of them is compared with.
 const MOST_GUESSES: usize = 256;
 
+/// Where a device is: its namespace, `None` for heddle's own, and its name there.
+type Place = (Option<Netns>, String);
+
 /// The objects that were accepted so far.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
     /// `None` is a network that was refused: nothing can be said about its ports.
     networks: BTreeMap<String, Option<Network>>,
     ports: HashSet<String>,
-    devices: HashMap<Device, String>,
+    parents: Parents,
+    /// The owner of each device of ports, by namespace and name.
+    devices: HashMap<Place, String>,
     addresses: HashMap<(String, IpAddr), String>,
     macs: HashMap<(String, MacAddr), String>,
 }
@@ -38,15 +46,24 @@ impl Census {
     ///
     /// Everything that clashes, with paths that start at the network.
     pub fn add_network(&mut self, network: &Network) -> Result<(), Vec<Problem>> {
-        let problem = if self.networks.contains_key(&network.name) {
-            taken(&network.name, "network")
+        let mut problems = Vec::new();
+        if self.networks.contains_key(&network.name) {
+            problems.push(taken(&network.name, "network"));
         } else if self.networks.len() >= MOST_OBJECTS {
-            full("networks")
-        } else {
-            self.networks.insert(network.name.clone(), Some(network.clone()));
-            return Ok(());
-        };
-        Err(vec![problem])
+            problems.push(full("networks"));
+        }
+        if let Some(parent) = &network.parent {
+            problems.extend(self.parents.clash(parent));
+            problems.extend(self.parent_is_port(parent));
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        if let Some(parent) = &network.parent {
+            self.parents.count(&network.name, parent);
+        }
+        self.networks.insert(network.name.clone(), Some(network.clone()));
+        Ok(())
     }
 
     /// Remembers a network that was refused, so that its ports are not told that it is missing.
@@ -65,6 +82,11 @@ impl Census {
             problems.push(taken(&port.name, "port"));
         } else if self.ports.len() >= MOST_OBJECTS {
             problems.push(full("ports"));
+        } else if let Some(network) = self.parents.user(&port.name) {
+            let expected = format!("a name other than that of network `{network}`'s parent");
+            let path = Path::default().key("name");
+            let found = format!("`{}`", port.name);
+            problems.push(Problem::new(Kind::Conflict, path, found, expected, ""));
         }
         self.check_device(port, &mut problems);
         match self.networks.get(&port.network) {
@@ -85,8 +107,8 @@ impl Census {
     fn count(&mut self, port: &Port) {
         let owner = || port.name.clone();
         self.ports.insert(owner());
-        if let Device::Tap { .. } = port.device {
-            self.devices.insert(port.device.clone(), owner());
+        if let Some(place) = place(port) {
+            self.devices.insert(place, owner());
         }
         if let Some(mac) = port.mac {
             self.macs.insert((port.network.clone(), mac), owner());
@@ -107,13 +129,33 @@ impl Census {
         Problem::new(Kind::Conflict, path, format!("`{name}`"), "the name of a network", advice)
     }
 
+    /// Devices of ports and parents are different, and so are their names: commands take either.
+    fn parent_is_port(&self, parent: &Parent) -> Option<Problem> {
+        let device = &parent.device;
+        let expected = if let Some(port) = self.devices.get(&(None, device.clone())) {
+            format!("a device that is not port `{port}`'s")
+        } else if self.ports.contains(device) {
+            format!("a device that is not called like port `{device}`")
+        } else {
+            return None;
+        };
+        let path = Path::default().key("parent");
+        Some(Problem::new(Kind::Conflict, path, format!("`{device}`"), expected, ""))
+    }
+
     fn check_device(&self, port: &Port, problems: &mut Vec<Problem>) {
-        let Device::Tap { netns, name } = &port.device else { return };
-        if let Some(owner) = self.devices.get(&port.device) {
-            let expected = format!("a device other than port `{owner}` has in {netns}");
-            let path = Path::default().key("device");
-            problems.push(Problem::new(Kind::Conflict, path, format!("`{name}`"), expected, ""));
-        }
+        let Some(place) = place(port) else { return };
+        let (netns, name) = &place;
+        let expected = if let Some(owner) = self.devices.get(&place) {
+            let netns = netns.as_ref().map_or("heddle's namespace".to_owned(), Netns::to_string);
+            format!("a device other than port `{owner}` has in {netns}")
+        } else if let Some(network) = self.parents.user(name).filter(|_| netns.is_none()) {
+            format!("a device that is not the parent of network `{network}`")
+        } else {
+            return;
+        };
+        let path = Path::default().key("device");
+        problems.push(Problem::new(Kind::Conflict, path, format!("`{name}`"), expected, ""));
     }
 
     fn check_mac(&self, port: &Port, problems: &mut Vec<Problem>) {
@@ -155,7 +197,7 @@ impl Census {
         if address.prefix_len.is_some_and(|given| given != length) {
             return Some(format!("{ip}/{length}, as the subnet {} has it", subnet.prefix));
         }
-        if ip == subnet.gateway {
+        if Some(ip) == subnet.gateway {
             return Some("an address other than the gateway's".to_owned());
         }
         if !subnet.is_host(ip) {
@@ -167,6 +209,10 @@ impl Census {
         let owner = self.addresses.get(&(network.name.clone(), ip))?;
         Some(format!("an address other than port `{owner}` has"))
     }
+}
+
+fn place(port: &Port) -> Option<Place> {
+    Some((port.device.netns().cloned(), port.device.name()?.to_owned()))
 }
 
 fn taken(name: &str, what: &str) -> Problem {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Config, Device, Host, Kind, Network, Report, Workers};
+use super::{Config, Host, Io, Kind, Lan, Network, Parent, Report, Trunk, Workers};
 use crate::model::{Desired, Endpoint, Inventory, Model};
 
 /// What a configuration comes to on a host that has nothing yet. Its `Display` is for people.
@@ -87,31 +87,51 @@ fn show_network(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {
         (!network.anti_spoof, "endpoints may send from any address"),
     ];
     traits.extend(flags.iter().filter(|(on, _)| *on).map(|(_, words)| (*words).to_owned()));
-    writeln!(f, "network {} (bridge), {}", network.name, traits.join("; "))?;
+    writeln!(f, "network {} ({}), {}", network.name, place(network), traits.join("; "))?;
     if network.subnets.is_empty() {
         writeln!(f, "  no subnets: a segment without addresses")?;
     }
     for subnet in &network.subnets {
-        write!(f, "  subnet   {}, gateway {}", subnet.prefix, subnet.gateway)?;
+        let gateway = subnet.gateway.map_or("no gateway".to_owned(), |a| format!("gateway {a}"));
+        write!(f, "  subnet   {}, {gateway}", subnet.prefix)?;
         if subnet.range != subnet.prefix {
             write!(f, ", automatic addresses from {}", subnet.range)?;
         }
         writeln!(f)?;
     }
     for reserved in &network.reserved {
-        writeln!(f, "  reserved {} for {}", reserved.address, reserved.name)?;
+        let routes = network.next_hops().any(|next_hop| next_hop == reserved.address);
+        let routes = if routes { ", where default routes go" } else { "" };
+        writeln!(f, "  reserved {} for {}{routes}", reserved.address, reserved.name)?;
     }
     let (ageing, limit) = (network.ageing, network.mac_limit);
     writeln!(f, "  learns   up to {limit} addresses per port, kept for {ageing}")
 }
 
+/// What carries a network's frames, and how they look there.
+fn place(network: &Network) -> String {
+    let Some(Parent { device, io, lan }) = &network.parent else {
+        return network.driver.to_string();
+    };
+    let driven = if *io == Io::Auto { String::new() } else { format!(" by {io}") };
+    match lan {
+        Lan::Untagged => format!("{}, untagged on {device}{driven}", network.driver),
+        Lan::Vlan(vid) => format!("vlan {vid} of {device}{driven}"),
+        Lan::Trunk(Trunk { tagged, native }) => {
+            let native = native.map_or(String::new(), |vid| format!(", native {vid}"));
+            format!("trunk of {device}{driven}: vlans {}{native}", joined(tagged))
+        }
+    }
+}
+
 fn show_endpoint(f: &mut fmt::Formatter<'_>, endpoint: &Endpoint) -> fmt::Result {
     let spec = &endpoint.spec;
-    let device = match &spec.device {
-        Device::Tap { netns, name } => format!("tap {name} in {netns}"),
-        other => other.kind().to_owned(),
-    };
-    write!(f, "  port     {}, {device}, mac {}", spec.name, endpoint.mac)?;
+    write!(f, "  port     {}, {}", spec.name, spec.device.kind())?;
+    spec.device.name().map_or(Ok(()), |name| write!(f, " {name}"))?;
+    spec.device.netns().map_or(Ok(()), |netns| write!(f, " in {netns}"))?;
+    let io = spec.device.io().filter(|io| *io != Io::Auto);
+    io.map_or(Ok(()), |io| write!(f, " by {io}"))?;
+    write!(f, ", mac {}", endpoint.mac)?;
     for net in &endpoint.addresses {
         let automatic = !spec.addresses.iter().any(|asked| asked.ip == IpNet::addr(net));
         write!(f, ", {net}{}", if automatic { " (automatic)" } else { "" })?;

@@ -155,6 +155,15 @@ impl<'a> Fields<'a> {
         self.problem(Problem::new(Kind::MissingKey, path, "nothing", expected, advice));
     }
 
+    /// Notes that `key` is there, `beside` something with which it makes no sense, since it is
+    /// only `whereto`.
+    pub(super) fn refuse(&mut self, key: &'static str, beside: &str, whereto: &str) {
+        let found = format!("`{key}` {beside}");
+        let (expected, advice) = (format!("`{key}` only {whereto}"), format!("remove `{key}`"));
+        let path = self.path.key(key);
+        self.problem(Problem::new(Kind::Conflict, path, found, expected, advice).of_key());
+    }
+
     /// Notes a problem found while the values were put together.
     pub(super) fn problem(&mut self, problem: Problem) {
         if self.problems.len() < MOST_PROBLEMS {

@@ -7,10 +7,13 @@
 
 mod census;
 mod check;
+mod device;
 mod document;
 mod fields;
 mod host;
 mod network;
+mod parent;
+mod parents;
 mod port;
 mod report;
 mod schema;
@@ -27,11 +30,12 @@ use toml::de::DeTable;
 
 pub use census::{Census, MOST_OBJECTS};
 pub use check::{Summary, check};
-
+pub use device::{Device, Io, Netns};
 pub use document::Path;
 pub use host::{Host, MEMORY_FLOOR, Workers};
 pub use network::{Driver, Network, Reserved};
-pub use port::{Address, BadAddress, Device, Limits, Netns, Port};
+pub use parent::{Lan, Parent, Trunk};
+pub use port::{Address, BadAddress, Limits, Port};
 pub use report::{Kind, Place, Problem, Report};
 pub use subnet::Subnet;
 

@@ -1,6 +1,7 @@
 //! A network: a `[[network]]` table or the API's body of the same shape.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use dataplane::ids::Mtu;
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use super::document::{Node, Path};
 use super::fields::Fields;
+use super::parent::Parent;
 use super::report::{Kind, Problem};
 use super::schema;
 use super::subnet::{self, Subnet};
@@ -32,6 +34,8 @@ pub struct Network {
     pub name: String,
     /// What carries its frames.
     pub driver: Driver,
+    /// What it is plugged into; `None` is a network of this host alone.
+    pub parent: Option<Parent>,
     /// Its subnets, none overlapping another; without any it is a plain segment.
     pub subnets: Vec<Subnet>,
     /// Addresses that nobody is given.
@@ -54,8 +58,10 @@ pub struct Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Driver {
-    /// Ports of this host alone.
+    /// Ports of this host, and the untagged frames of a parent, if there is one.
     Bridge,
+    /// Ports of this host, and VLANs of a parent.
+    Vlan,
 }
 
 /// An auxiliary address of a network, known by a name.
@@ -73,24 +79,26 @@ impl Network {
     pub(super) fn read(node: &Node, path: Path, problems: &mut Vec<Problem>) -> Option<Self> {
         let before = problems.len();
         let mut fields = Fields::open(node, path, &schema::NETWORK, problems)?;
-        let driver = values::choice(&[("bridge", Driver::Bridge)], &["overlay", "vlan"]);
         let name = fields.required("name", "the network's name", values::name);
-        let driver = fields.required("driver", "driver = \"bridge\"", driver);
+        let driver = fields.required("driver", "driver = \"bridge\" or \"vlan\"", Driver::read);
+        let parent = driver.and_then(|driver| Parent::read(&mut fields, driver));
         let subnets = subnets(&mut fields);
         let mtu = fields.optional("mtu", values::auto(mtu)).flatten();
         let network = Self {
             reserved: reserved(&mut fields, &subnets),
             internal: fields.optional("internal", values::boolean).unwrap_or(false),
             isolated: fields.optional("isolated", values::boolean).unwrap_or(false),
-            anti_spoof: fields.optional("anti_spoof", values::boolean).unwrap_or(true),
+            anti_spoof: anti_spoof(&mut fields, parent.as_ref()),
             mtu: mtu.unwrap_or(Mtu::ETHERNET),
             ageing: fields.optional("ageing", ageing).unwrap_or(Interval::from_secs(300)),
             mac_limit: mac_limit(&mut fields),
             name: name.unwrap_or_default(),
             driver: driver.unwrap_or(Driver::Bridge),
+            parent,
             subnets,
         };
         check_mtu(&mut fields, &network);
+        check_trunk(&mut fields, &network);
         (fields.problems() == before).then_some(network)
     }
 
@@ -104,14 +112,31 @@ impl Network {
         self.reserved.iter().find(|reserved| reserved.address == address)
     }
 
+    /// Whether its endpoints get several VLANs, told apart by tags.
+    pub fn is_trunk(&self) -> bool {
+        self.parent.as_ref().is_some_and(Parent::is_trunk)
+    }
+
+    /// Where default routes of endpoints may go, the better ones first: the addresses that are
+    /// reserved as `router` and `router6`, then the gateways. None on an internal network.
+    pub fn next_hops(&self) -> impl Iterator<Item = IpAddr> {
+        let is_router = |reserved: &&Reserved| ["router", "router6"].contains(&&*reserved.name);
+        let routers = self.reserved.iter().filter(is_router).map(|reserved| reserved.address);
+        let gateways = self.subnets.iter().filter_map(|subnet| subnet.gateway);
+        routers.chain(gateways).filter(|_| !self.internal)
+    }
+
     /// The network as a body that the API takes: reading it gives the same network.
     pub fn to_json(&self) -> serde_json::Value {
         let gateways = |v4: bool| -> Vec<String> {
             let of_family = self.subnets.iter().filter(|subnet| subnet.is_v4() == v4);
-            of_family.map(|subnet| subnet.gateway.to_string()).collect()
+            of_family
+                .filter_map(|subnet| subnet.gateway)
+                .map(|gateway| gateway.to_string())
+                .collect()
         };
         let reserved = self.reserved.iter().map(|r| (r.name.clone(), r.address.to_string().into()));
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "name": self.name,
             "driver": self.driver,
             "subnets": self.subnets.iter().map(|s| s.prefix).collect::<Vec<_>>(),
@@ -125,6 +150,26 @@ impl Network {
             "mtu": self.mtu.bytes(),
             "ageing": self.ageing.to_string(),
             "mac_limit": self.mac_limit,
+        });
+        if let Some(parent) = &self.parent {
+            parent.put_into(&mut json);
+        }
+        json
+    }
+}
+
+impl Driver {
+    fn read(node: &Node) -> Result<Self, Mismatch> {
+        let words = &[("bridge", Self::Bridge), ("vlan", Self::Vlan)];
+        values::choice(words, &["overlay"])(node)
+    }
+}
+
+impl fmt::Display for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bridge => "bridge",
+            Self::Vlan => "vlan",
         })
     }
 }
@@ -155,7 +200,29 @@ fn check_mtu(fields: &mut Fields<'_>, network: &Network) {
     }
 }
 
-/// The subnets with their gateways and ranges.
+/// What is behind an endpoint of a trunk are other machines: their addresses are not known.
+fn anti_spoof(fields: &mut Fields<'_>, parent: Option<&Parent>) -> bool {
+    let is_trunk = parent.is_some_and(Parent::is_trunk);
+    let wanted = fields.optional("anti_spoof", values::boolean);
+    if is_trunk && wanted == Some(true) {
+        let expected = "anti_spoof = false: what is behind a trunk has addresses of its own";
+        let path = fields.path("anti_spoof");
+        fields.problem(Problem::new(Kind::Conflict, path, "true", expected, ""));
+    }
+    wanted.unwrap_or(!is_trunk)
+}
+
+fn check_trunk(fields: &mut Fields<'_>, network: &Network) {
+    let Some(subnet) = network.subnets.first().filter(|_| network.is_trunk()) else { return };
+    let expected = "no subnets beside `trunk`: it carries the frames of several networks";
+    let advice = "give them to a network that has the VLAN alone, with `vlan`";
+    let path = fields.path("subnets");
+    let found = subnet.prefix.to_string();
+    fields.problem(Problem::new(Kind::Conflict, path, found, expected, advice));
+}
+
+/// The subnets with their gateways and ranges. Of a network with a parent, the first address may be
+/// anybody's.
 fn subnets(fields: &mut Fields<'_>) -> Vec<Subnet> {
     let mut prefixes: Vec<IpNet> = Vec::new();
     for (path, prefix) in fields.list("subnets", subnet::prefix) {
@@ -171,7 +238,8 @@ fn subnets(fields: &mut Fields<'_>) -> Vec<Subnet> {
             prefixes.push(prefix);
         }
     }
-    let mut subnets: Vec<Subnet> = prefixes.into_iter().map(Subnet::new).collect();
+    let subnet = if fields.has("parent") { Subnet::shared } else { Subnet::new };
+    let mut subnets: Vec<Subnet> = prefixes.into_iter().map(subnet).collect();
     gateways(fields, &mut subnets, "gateway", true);
     gateways(fields, &mut subnets, "gateway6", false);
     ranges(fields, &mut subnets);
@@ -188,7 +256,7 @@ fn gateways(fields: &mut Fields<'_>, subnets: &mut [Subnet], key: &'static str, 
             Problem::new(Kind::Conflict, path.clone(), address.to_string(), expected, advice)
         };
         match subnets.iter_mut().find(fits) {
-            Some(subnet) if named.insert(subnet.prefix) => subnet.gateway = address,
+            Some(subnet) if named.insert(subnet.prefix) => subnet.gateway = Some(address),
             Some(subnet) => fields.problem(wrong(
                 format!("one gateway in {}", subnet.prefix),
                 "name one gateway for each subnet",
@@ -227,7 +295,12 @@ fn reserved(fields: &mut Fields<'_>, subnets: &[Subnet]) -> Vec<Reserved> {
         let expected = match subnet {
             _ if !values::is_name(name) => "a reserved name of letters, digits, `_`, `.` and `-`",
             None => "an address in one of this network's subnets",
-            Some(subnet) if subnet.gateway == address => "an address other than the gateway's",
+            Some(subnet) if subnet.gateway == Some(address) => {
+                "an address other than the gateway's"
+            }
+            Some(_) if name == "router6" && address.is_ipv4() => {
+                "an IPv6 address: what is called `router6` takes the default route of IPv6"
+            }
             Some(_) if !addresses.insert(address) => "an address that is reserved once",
             Some(_) => {
                 reserved.push(Reserved { name: name.to_owned(), address });

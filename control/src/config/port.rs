@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use dataplane::ids::MacAddr;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::device::Device;
 use super::document::{Node, Path};
 use super::fields::Fields;
-use super::report::{Kind, Problem};
+use super::report::Problem;
 use super::schema;
 use super::units::PacketRate;
 use super::values::{self, Mismatch};
@@ -36,31 +36,6 @@ pub struct Port {
     pub limits: Limits,
 }
 
-/// What frames of a port come from and go to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Device {
-    /// A TAP device that heddle makes and moves.
-    Tap {
-        /// Where the device is moved to.
-        netns: Netns,
-        /// The device's name there.
-        name: String,
-    },
-    /// Frames in memory, for tests and measurements.
-    Memory,
-    /// A capture, for `replay`.
-    Pcap,
-}
-
-/// A network namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Netns {
-    /// A name under `/run/netns`.
-    Name(String),
-    /// A file that is a namespace, such as `/proc/1234/ns/net`.
-    Path(PathBuf),
-}
-
 /// An address of a port, with or without the length of its subnet's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -77,13 +52,6 @@ pub struct Limits {
     pub storm: Option<PacketRate>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DeviceKind {
-    Tap,
-    Memory,
-    Pcap,
-}
-
 impl Port {
     /// Reads the table. Everything wrong with it is added to `problems`; `None` if there was
     /// anything.
@@ -92,7 +60,7 @@ impl Port {
         let mut fields = Fields::open(node, path, &schema::PORT, problems)?;
         let network = fields.required("network", "a network's name", values::name);
         let name = fields.required("name", "the port's name", values::name);
-        let device = device(&mut fields);
+        let device = Device::read(&mut fields);
         let port = Self {
             network: network.unwrap_or_default(),
             name: name.unwrap_or_default(),
@@ -118,9 +86,11 @@ impl Port {
             "address": self.addresses.iter().map(Address::to_string).collect::<Vec<_>>(),
             "aliases": self.aliases,
         });
-        if let Device::Tap { netns, name } = &self.device {
-            json["netns"] = netns.to_string().into();
-            json["device"] = name.as_str().into();
+        let netns = self.device.netns().map(|netns| ("netns", netns.to_string()));
+        let name = self.device.name().map(|name| ("device", name.to_owned()));
+        let io = self.device.io().map(|io| ("io", io.to_string()));
+        for (key, value) in [netns, name, io].into_iter().flatten() {
+            json[key] = value.into();
         }
         if let Some(mac) = self.mac {
             json["mac"] = mac.to_string().into();
@@ -129,26 +99,6 @@ impl Port {
             json["limits"] = serde_json::json!({ "storm": storm.to_string() });
         }
         json
-    }
-}
-
-impl Device {
-    /// The `kind` that the configuration calls it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Tap { .. } => "tap",
-            Self::Memory => "memory",
-            Self::Pcap => "pcap",
-        }
-    }
-}
-
-impl fmt::Display for Netns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(name) => f.write_str(name),
-            Self::Path(path) => path.display().fmt(f),
-        }
     }
 }
 
@@ -176,53 +126,6 @@ impl FromStr for Address {
         let net: IpNet = text.parse().map_err(|_| BadAddress(text.to_owned()))?;
         Ok(Self { ip: net.addr(), prefix_len: Some(net.prefix_len()) })
     }
-}
-
-fn device(fields: &mut Fields<'_>) -> Option<Device> {
-    let kinds =
-        &[("tap", DeviceKind::Tap), ("memory", DeviceKind::Memory), ("pcap", DeviceKind::Pcap)];
-    let kind = values::choice(kinds, &["veth", "device"]);
-    match fields.required("kind", "kind = \"tap\", \"memory\" or \"pcap\"", kind)? {
-        DeviceKind::Tap => tap(fields),
-        DeviceKind::Memory => without_device(fields, Device::Memory),
-        DeviceKind::Pcap => without_device(fields, Device::Pcap),
-    }
-}
-
-fn tap(fields: &mut Fields<'_>) -> Option<Device> {
-    let name = if fields.has("device") {
-        fields.optional("device", values::device)
-    } else {
-        Some("eth0".to_owned())
-    };
-    let expected = "a namespace's name or path, since a tap is moved into one";
-    let netns = fields.required("netns", expected, netns);
-    Some(Device::Tap { netns: netns?, name: name? })
-}
-
-/// Refuses what only a kernel's device has.
-fn without_device(fields: &mut Fields<'_>, device: Device) -> Option<Device> {
-    for key in ["netns", "device"].into_iter().filter(|key| fields.has(key)).collect::<Vec<_>>() {
-        let found = format!("`{key}` beside kind = \"{}\"", device.kind());
-        let advice = format!("remove `{key}`, or write kind = \"tap\"");
-        let expected = format!("`{key}` only for kind = \"tap\"");
-        let path = fields.path(key);
-        fields.problem(Problem::new(Kind::Conflict, path, found, expected, advice).of_key());
-    }
-    Some(device)
-}
-
-/// A name under `/run/netns`, or anything with a slash as a path.
-fn netns(node: &Node) -> Result<Netns, Mismatch> {
-    let text: String = values::parsed("a namespace's name or its absolute path")(node)?;
-    if text.contains('/') {
-        return values::path(node).map(Netns::Path);
-    }
-    let bad = text.len() > 255 || text.contains(|c: char| c.is_control() || c.is_whitespace());
-    if bad || ["", ".", ".."].contains(&&*text) {
-        return Err(Mismatch::value("a namespace's name or its absolute path", ""));
-    }
-    Ok(Netns::Name(text))
 }
 
 fn addresses(fields: &mut Fields<'_>) -> Vec<Address> {

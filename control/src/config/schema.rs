@@ -27,6 +27,11 @@ pub(super) const NETWORK: Schema = Schema {
     keys: &[
         "name",
         "driver",
+        "parent",
+        "io",
+        "vlan",
+        "trunk",
+        "native",
         "subnets",
         "gateway",
         "gateway6",
@@ -39,13 +44,15 @@ pub(super) const NETWORK: Schema = Schema {
         "ageing",
         "mac_limit",
     ],
-    later: &["vni", "encrypted", "unknown_neighbor", "parent", "vlan", "trunk", "native"],
+    later: &["vni", "encrypted", "unknown_neighbor"],
 };
 
 pub(super) const PORT: Schema = Schema {
     title: "[[port]]",
-    keys: &["network", "name", "kind", "netns", "device", "address", "mac", "aliases", "limits"],
-    later: &["io", "acl", "mirror_to"],
+    keys: &[
+        "network", "name", "kind", "io", "netns", "device", "address", "mac", "aliases", "limits",
+    ],
+    later: &["acl", "mirror_to"],
 };
 
 pub(super) const LIMITS: Schema =

@@ -13,8 +13,8 @@ use super::values::{self, Mismatch};
 pub struct Subnet {
     /// The subnet itself, without host bits.
     pub prefix: IpNet,
-    /// heddle's own address on it.
-    pub gateway: IpAddr,
+    /// heddle's own address on it, if it has one.
+    pub gateway: Option<IpAddr>,
     /// Where automatic addresses come from: a part of the prefix, or all of it.
     pub range: IpNet,
 }
@@ -24,7 +24,13 @@ impl Subnet {
     /// addresses come from all of it.
     pub fn new(prefix: IpNet) -> Self {
         let skip = u32::from(has_network_address(&prefix));
-        Self { prefix, gateway: nth(prefix.network(), skip), range: prefix }
+        Self { prefix, gateway: Some(nth(prefix.network(), skip)), range: prefix }
+    }
+
+    /// A subnet that others have too: all of its addresses are theirs, unless it is said
+    /// otherwise.
+    pub fn shared(prefix: IpNet) -> Self {
+        Self { prefix, gateway: None, range: prefix }
     }
 
     /// Whether it is IPv4.
@@ -84,7 +90,7 @@ mod tests {
             ("fd00:9::/64", "fd00:9::1"),
             ("fd00:9::/127", "fd00:9::"),
         ] {
-            assert_eq!(subnet(prefix).gateway.to_string(), gateway);
+            assert_eq!(subnet(prefix).gateway.unwrap().to_string(), gateway);
         }
     }
 

@@ -62,11 +62,12 @@ pub struct Site {
 }
 
 impl Site {
-    /// heddle on this network: at every subnet's gateway address.
+    /// heddle on this network: at the gateway address of every subnet that has one.
     pub fn of(network: &Network) -> Self {
-        let subnets = network.spec.subnets.iter();
-        let own =
-            subnets.map(|subnet| IpNet::new_assert(subnet.gateway, subnet.prefix.prefix_len()));
+        let own = network.spec.subnets.iter().filter_map(|subnet| {
+            let gateway = subnet.gateway?;
+            Some(IpNet::new_assert(gateway, subnet.prefix.prefix_len()))
+        });
         Self { mac: network.gateway_mac, addresses: own.collect(), mtu: network.spec.mtu }
     }
 }

@@ -27,7 +27,7 @@ impl Pool {
     ) -> Self {
         let reserved = network.reserved.iter().map(|reserved| reserved.address);
         let excluded = reserved.filter(|address| subnet.prefix.contains(address));
-        let excluded = excluded.chain([subnet.gateway]).collect();
+        let excluded = excluded.chain(subnet.gateway).collect();
         let mut pool = Self { subnet: subnet.clone(), cursor: 0, excluded };
         let highest = leases.range(subnet.range.network()..=subnet.range.broadcast()).next_back();
         pool.cursor = highest.map_or(0, |(address, _)| number(*address).saturating_add(1));
@@ -35,7 +35,7 @@ impl Pool {
     }
 
     pub(super) fn family(&self) -> Family {
-        Family::of(self.subnet.gateway)
+        Family::of(self.subnet.prefix.network())
     }
 
     pub(super) fn is_for_endpoints(&self, address: IpAddr) -> bool {

@@ -153,7 +153,7 @@ impl<'a> Planner<'a> {
             let host = old.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.host));
             let Some(host) = self.number(&spec.name, host) else { continue };
             self.records.extend(self.next.ipam.set_network(spec));
-            let gateways = spec.subnets.iter().map(|subnet| subnet.gateway);
+            let gateways = spec.subnets.iter().filter_map(|subnet| subnet.gateway);
             let gateway_mac = mac::default(gateways, &format!("gateway of {}", spec.name), 0);
             let host_generation = self.next.ids.generation(host);
             let (origin, spec) = (*origin, spec.clone());
@@ -214,7 +214,7 @@ impl<'a> Planner<'a> {
 
     fn has_subnet(&self, network: &str, family: Family) -> bool {
         let network = self.next.model.networks.get(network);
-        network.is_some_and(|n| n.spec.subnets.iter().any(|s| is_of(family, s.gateway)))
+        network.is_some_and(|n| n.spec.subnets.iter().any(|s| is_of(family, s.prefix.network())))
     }
 
     /// Notes an address that an endpoint was given, or that it was not.
@@ -312,7 +312,8 @@ fn keep(
     let family = Family::of(address);
     let asks = port.addresses.iter().any(|asked| is_of(family, asked.ip));
     let has = kept.iter().any(|net| is_of(family, net.addr()));
-    let subnet = network.subnet_of(address).filter(|s| s.is_host(address) && s.gateway != address);
+    let subnet =
+        network.subnet_of(address).filter(|s| s.is_host(address) && s.gateway != Some(address));
     match subnet {
         Some(subnet) if !asks && !has && network.reservation(address).is_none() => {
             kept.push(IpNet::new_assert(address, subnet.prefix.prefix_len()));

@@ -222,9 +222,14 @@ impl Port {
 
     /// Opens the device and attaches its queues; what can't be had is noted.
     fn serve(&mut self, workers: &[Handle<Switch>]) -> Result<(), WorkerError> {
-        let served = match &self.wanted {
-            Some((netns, wanted)) => self.serve_tap(workers, netns, wanted),
-            None => self.serve_memory(workers),
+        let served = match (&self.endpoint.spec.device, &self.wanted) {
+            (config::Device::Veth { .. } | config::Device::Existing { .. }, _) => {
+                let kind = self.endpoint.spec.device.kind();
+                self.device = Device::waiting(format!("kind = \"{kind}\" is not served yet"), None);
+                return Ok(());
+            }
+            (_, Some((netns, wanted))) => self.serve_tap(workers, netns, wanted),
+            (_, None) => self.serve_memory(workers),
         };
         self.device = match served {
             Ok(device) => device,
@@ -364,9 +369,8 @@ pub fn site(instance: &str, endpoint: &Endpoint) -> Option<Site> {
 /// The device that an endpoint is to have, and the namespace that it is to be in.
 fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(PathBuf, Wanted)> {
     let Site { netns, name, alias } = site(instance, endpoint)?;
-    let gateways = network.spec.subnets.iter().map(|subnet| subnet.gateway);
     let reachable =
-        |gateway: &IpAddr| endpoint.addresses.iter().any(|address| address.contains(gateway));
+        |next_hop: &IpAddr| endpoint.addresses.iter().any(|address| address.contains(next_hop));
     let wanted = Wanted {
         name,
         alias,
@@ -374,11 +378,7 @@ fn wanted(instance: &str, endpoint: &Endpoint, network: &Network) -> Option<(Pat
         mac: endpoint.mac,
         mtu: network.spec.mtu,
         addresses: endpoint.addresses.clone(),
-        gateways: if network.spec.internal {
-            Vec::new()
-        } else {
-            first_of_each_family(gateways.filter(reachable))
-        },
+        gateways: first_of_each_family(network.spec.next_hops().filter(reachable)),
     };
     Some((netns, wanted))
 }

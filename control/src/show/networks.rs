@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
+use dataplane::wire::vlan::Vid;
 use serde::{Deserialize, Serialize};
 
 use super::ports::origin;
 use super::table::{Align, Table, or_dash};
+use crate::config::{Lan, Parent, Trunk};
 use crate::model;
 use crate::switch::Switch;
 
@@ -23,8 +25,12 @@ pub struct Network {
     pub name: String,
     /// `file` or `api`.
     pub origin: String,
-    /// `bridge`.
+    /// `bridge` or `vlan`.
     pub driver: String,
+    /// The device that it is plugged into.
+    pub parent: Option<String>,
+    /// The VLANs of that device that belong to it.
+    pub vlans: Vec<Vlan>,
     /// Its subnets, each with heddle's own address in it.
     pub subnets: Vec<Subnet>,
     /// heddle's own station address.
@@ -41,13 +47,22 @@ pub struct Network {
     pub endpoints: usize,
 }
 
+/// A VLAN of a network, as the network's endpoints get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vlan {
+    /// Its identifier.
+    pub id: u16,
+    /// Whether endpoints get its frames tagged.
+    pub tagged: bool,
+}
+
 /// A subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
     /// Address and prefix length.
     pub prefix: String,
-    /// heddle's own address.
-    pub gateway: String,
+    /// heddle's own address, if it has one.
+    pub gateway: Option<String>,
     /// Where automatic addresses come from.
     pub range: String,
 }
@@ -72,6 +87,7 @@ impl View {
             ("network", Left),
             ("from", Left),
             ("driver", Left),
+            ("outside", Left),
             ("subnets", Left),
             ("gateways", Left),
             ("mtu", Right),
@@ -80,15 +96,16 @@ impl View {
         ];
         let mut table = Table::new(&columns, "no networks");
         for network in &self.networks {
-            let join = |of: fn(&Subnet) -> &str| {
-                network.subnets.iter().map(of).collect::<Vec<_>>().join(" ")
+            let join = |of: fn(&Subnet) -> Option<&str>| {
+                network.subnets.iter().filter_map(of).collect::<Vec<_>>().join(" ")
             };
             table.row([
                 network.name.clone(),
                 network.origin.clone(),
                 network.driver.clone(),
-                or_dash(Some(&join(|subnet| &subnet.prefix))),
-                or_dash(Some(&join(|subnet| &subnet.gateway))),
+                or_dash(network.outside().as_deref()),
+                or_dash(Some(&join(|subnet| Some(&subnet.prefix)))),
+                or_dash(Some(&join(|subnet| subnet.gateway.as_deref()))),
                 network.mtu.to_string(),
                 network.endpoints.to_string(),
                 or_dash(Some(&network.traits())),
@@ -99,6 +116,18 @@ impl View {
 }
 
 impl Network {
+    /// What it is plugged into: `eth1`, `eth1 vlan 10`, or `eth1 vlans 10 20 native 1`.
+    fn outside(&self) -> Option<String> {
+        let mut words = self.parent.clone()?;
+        let is_trunk = self.vlans.iter().any(|vlan| vlan.tagged);
+        let (tagged, untagged): (Vec<_>, Vec<_>) = self.vlans.iter().partition(|vlan| vlan.tagged);
+        words += if is_trunk { " vlans" } else { "" };
+        words.extend(tagged.iter().map(|vlan| format!(" {}", vlan.id)));
+        let untagged_word = if is_trunk { "native" } else { "vlan" };
+        words.extend(untagged.iter().map(|vlan| format!(" {untagged_word} {}", vlan.id)));
+        Some(words)
+    }
+
     fn traits(&self) -> String {
         let all = [
             (self.internal, "internal"),
@@ -109,19 +138,30 @@ impl Network {
     }
 }
 
+fn vlans(parent: Option<&Parent>) -> Vec<Vlan> {
+    let vlan = |tagged: bool| move |vid: &Vid| Vlan { id: vid.number(), tagged };
+    match parent.map(|parent| &parent.lan) {
+        None | Some(Lan::Untagged) => Vec::new(),
+        Some(Lan::Vlan(vid)) => vec![vlan(false)(vid)],
+        Some(Lan::Trunk(Trunk { tagged, native })) => {
+            tagged.iter().map(vlan(true)).chain(native.iter().map(vlan(false))).collect()
+        }
+    }
+}
+
 fn row(network: &model::Network, endpoints: usize) -> Network {
     let spec = &network.spec;
     let subnet = |subnet: &crate::config::Subnet| Subnet {
         prefix: subnet.prefix.to_string(),
-        gateway: subnet.gateway.to_string(),
+        gateway: subnet.gateway.map(|gateway| gateway.to_string()),
         range: subnet.range.to_string(),
     };
     Network {
         name: spec.name.clone(),
         origin: origin(network.origin),
-        driver: match spec.driver {
-            crate::config::Driver::Bridge => "bridge".to_owned(),
-        },
+        driver: spec.driver.to_string(),
+        parent: spec.parent.as_ref().map(|parent| parent.device.clone()),
+        vlans: vlans(spec.parent.as_ref()),
         subnets: spec.subnets.iter().map(subnet).collect(),
         gateway_mac: network.gateway_mac.to_string(),
         mtu: spec.mtu.bytes(),
@@ -138,15 +178,17 @@ mod tests {
 
     #[test]
     fn networks_are_shown_in_columns() {
-        let subnet = |prefix: &str, gateway: &str| Subnet {
+        let subnet = |prefix: &str, gateway: Option<&str>| Subnet {
             prefix: prefix.to_owned(),
-            gateway: gateway.to_owned(),
+            gateway: gateway.map(str::to_owned),
             range: prefix.to_owned(),
         };
         let plain = Network {
             name: "plain".to_owned(),
             origin: "api".to_owned(),
             driver: "bridge".to_owned(),
+            parent: None,
+            vlans: vec![],
             subnets: vec![],
             gateway_mac: "02:00:00:00:00:01".to_owned(),
             mtu: 9000,
@@ -158,7 +200,10 @@ mod tests {
         let web = Network {
             name: "web".to_owned(),
             origin: "file".to_owned(),
-            subnets: vec![subnet("10.0.9.0/24", "10.0.9.1"), subnet("fd00:9::/64", "fd00:9::1")],
+            subnets: vec![
+                subnet("10.0.9.0/24", Some("10.0.9.1")),
+                subnet("fd00:9::/64", Some("fd00:9::1")),
+            ],
             mtu: 1500,
             internal: false,
             isolated: false,
@@ -166,11 +211,31 @@ mod tests {
             endpoints: 257,
             ..plain.clone()
         };
+        let lan = Network {
+            name: "lan10".to_owned(),
+            driver: "vlan".to_owned(),
+            parent: Some("eth1".to_owned()),
+            vlans: vec![Vlan { id: 10, tagged: false }],
+            subnets: vec![subnet("10.0.8.0/24", None)],
+            ..web.clone()
+        };
+        let trunk = Network {
+            name: "all".to_owned(),
+            vlans: [(10, true), (20, true), (1, false)]
+                .map(|(id, tagged)| Vlan { id, tagged })
+                .to_vec(),
+            subnets: vec![],
+            anti_spoof: false,
+            ..lan.clone()
+        };
         let expected = "\
-NETWORK  FROM  DRIVER  SUBNETS                  GATEWAYS             MTU  ENDPOINTS  TRAITS
-plain    api   bridge  -                        -                   9000          0  internal, isolated, any source
-web      file  bridge  10.0.9.0/24 fd00:9::/64  10.0.9.1 fd00:9::1  1500        257  -
+NETWORK  FROM  DRIVER  OUTSIDE                    SUBNETS                  GATEWAYS             MTU  ENDPOINTS  TRAITS
+plain    api   bridge  -                          -                        -                   9000          0  internal, isolated, any source
+web      file  bridge  -                          10.0.9.0/24 fd00:9::/64  10.0.9.1 fd00:9::1  1500        257  -
+lan10    file  vlan    eth1 vlan 10               10.0.8.0/24              -                   1500        257  -
+all      file  vlan    eth1 vlans 10 20 native 1  -                        -                   1500        257  any source
 ";
-        assert_eq!(View { networks: vec![plain, web] }.table().to_string(), expected);
+        let networks = vec![plain, web, lan, trunk];
+        assert_eq!(View { networks }.table().to_string(), expected);
     }
 }

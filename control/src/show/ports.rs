@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::table::{Align, Table, or_dash};
-use crate::config;
 use crate::model::Origin;
 use crate::plane::{Device, Ports, sum};
 use crate::switch::Switch;
@@ -24,11 +23,11 @@ pub struct Port {
     pub network: String,
     /// `file` or `api`.
     pub origin: String,
-    /// `tap`, `memory` or `pcap`.
+    /// `tap`, `veth`, `device`, `memory` or `pcap`.
     pub kind: String,
     /// The device's name in its namespace.
     pub device: Option<String>,
-    /// The namespace's name or path.
+    /// The namespace's name or path; none is heddle's own.
     pub netns: Option<String>,
     /// Station address.
     pub mac: String,
@@ -110,7 +109,8 @@ impl Port {
     fn place(&self) -> String {
         match (&self.device, &self.netns) {
             (Some(device), Some(netns)) => format!("{device} in {netns}"),
-            _ => self.kind.clone(),
+            (Some(device), None) => device.clone(),
+            (None, _) => self.kind.clone(),
         }
     }
 
@@ -139,10 +139,7 @@ pub(super) fn name_of(ports: &Ports, id: dataplane::ids::PortId) -> String {
 
 fn row(port: &crate::plane::Port) -> Port {
     let endpoint = &port.endpoint;
-    let (device, netns) = match &endpoint.spec.device {
-        config::Device::Tap { netns, name } => (Some(name.clone()), Some(netns.to_string())),
-        config::Device::Memory | config::Device::Pcap => (None, None),
-    };
+    let device = &endpoint.spec.device;
     let (state, reason) = match &port.device {
         Device::Waiting { reason, .. } => (State::Waiting, Some(reason.clone())),
         Device::Tap { .. } | Device::Memory(_) => (State::Serving, None),
@@ -151,9 +148,9 @@ fn row(port: &crate::plane::Port) -> Port {
         name: endpoint.spec.name.clone(),
         network: endpoint.spec.network.clone(),
         origin: origin(endpoint.origin),
-        kind: endpoint.spec.device.kind().to_owned(),
-        device,
-        netns,
+        kind: device.kind().to_owned(),
+        device: device.name().map(str::to_owned),
+        netns: device.netns().map(ToString::to_string),
         mac: endpoint.mac.to_string(),
         addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
         state,

@@ -1,5 +1,6 @@
 //! The configuration as people write it: what is read, what is refused, and in which words.
 
+mod outside;
 mod refused;
 mod robust;
 
@@ -35,6 +36,31 @@ mac_limit  = 7
 name   = "plain"
 driver = "bridge"
 
+[[network]]
+name     = "lan10"
+driver   = "vlan"
+parent   = "eth1"
+vlan     = 10
+io       = "af_packet"
+subnets  = ["192.168.10.0/24"]
+reserved = { router = "192.168.10.1" }
+
+[[network]]
+name   = "all"
+driver = "vlan"
+parent = "eth1"
+trunk  = [20, 10]
+native = 1
+
+[[network]]
+name     = "house"
+driver   = "bridge"
+parent   = "eth2"
+subnets  = ["192.168.57.0/24", "fd00:57::/64"]
+gateway  = "192.168.57.11"
+ip_range = "192.168.57.64/28"
+reserved = { router = "192.168.57.1", router6 = "fd00:57::1" }
+
 [[port]]
 network = "web"
 name    = "web-1"
@@ -50,6 +76,27 @@ limits  = { storm = "1000pps" }
 network = "plain"
 name    = "probe"
 kind    = "memory"
+
+[[port]]
+network = "lan10"
+name    = "db"
+kind    = "veth"
+netns   = "db"
+io      = "af_xdp"
+
+[[port]]
+network = "all"
+name    = "vm"
+kind    = "device"
+device  = "vm0"
+
+[[port]]
+network = "all"
+name    = "router"
+kind    = "device"
+netns   = "/run/netns/router"
+device  = "wan"
+io      = "af_packet"
 "#;
 
 pub(super) fn parse(text: &str) -> Result<Config, Report> {
@@ -62,9 +109,9 @@ fn every_key_is_read() {
     assert_eq!(config.host.workers, Workers::Cores(vec![2, 3]));
     assert_eq!(config.host.memory.bytes(), 256 << 20);
     let web = &config.networks[0];
-    assert_eq!(web.subnets[0].gateway.to_string(), "10.0.9.254");
+    assert_eq!(web.subnets[0].gateway.unwrap().to_string(), "10.0.9.254");
     assert_eq!(web.subnets[0].range.to_string(), "10.0.9.64/26");
-    assert_eq!(web.subnets[1].gateway.to_string(), "fd00:9::ff");
+    assert_eq!(web.subnets[1].gateway.unwrap().to_string(), "fd00:9::ff");
     assert_eq!(web.subnets[1].range, web.subnets[1].prefix);
     assert_eq!(web.reserved[0].name, "router");
     assert!(web.internal && web.isolated && !web.anti_spoof);
@@ -87,7 +134,7 @@ fn defaults_are_filled_in() {
     let config = parse(text).unwrap();
     assert_eq!(config.host, Host::default());
     let network = &config.networks[0];
-    assert_eq!(network.subnets[0].gateway.to_string(), "10.1.0.1");
+    assert_eq!(network.subnets[0].gateway.unwrap().to_string(), "10.1.0.1");
     assert!(network.anti_spoof && !network.internal && !network.isolated);
     assert_eq!((network.mtu.bytes(), network.mac_limit), (1500, 1024));
     let netns = Netns::Path("/run/netns/p".into());
@@ -144,7 +191,7 @@ fn check_explains_what_there_would_be() {
     std::fs::write(&path, FULL).unwrap();
     let words = check(&path).unwrap().to_string();
     for line in [
-        "2 networks, 2 ports",
+        "5 networks, 5 ports",
         "network web (bridge), mtu 9000; internal: no way out; isolated",
         "subnet   10.0.9.0/24, gateway 10.0.9.254, automatic addresses from 10.0.9.64/26",
         "reserved 10.0.9.9 for router",
