@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
-use dataplane::ids::PortId;
+use dataplane::ids::{PortId, SegmentId};
 use pipelines::fdb::Key;
 use pipelines::storm::Storm;
 use pipelines::tables::{HostStack, Identity, Port, Role, Segment, Tables};
 
-use crate::model::{Change, Endpoint, Model, Network};
+use crate::config::units::Interval;
+use crate::model::{Change, Endpoint, Model, Network, Uplink};
 
 /// Packets a second that the host stack takes from one network; a tenth of it at once.
 const HOST_STACK_LIMIT: u64 = 4000;
@@ -20,8 +21,11 @@ const HOST_STACK_LIMIT: u64 = 4000;
 /// [`Stations::new`](pipelines::stations::Stations::new).
 pub fn compile_all(model: &Model, seed: u64) -> Tables {
     let mut tables = Tables::new(seed);
+    for uplink in model.uplinks.values() {
+        put_uplink(&mut tables, uplink);
+    }
     for network in model.networks.values() {
-        add_network(&mut tables, network);
+        put_network(&mut tables, network);
     }
     for endpoint in model.endpoints.values() {
         add_endpoint(&mut tables, model, endpoint);
@@ -36,7 +40,10 @@ pub fn apply(tables: &Tables, changes: &[Change], model: &Model) -> Tables {
         match change {
             Change::EndpointRemoved(endpoint) => remove_endpoint(&mut tables, endpoint),
             Change::NetworkRemoved(network) => remove_network(&mut tables, network),
-            Change::NetworkAdded(network) => add_network(&mut tables, network),
+            Change::UplinkRemoved(uplink) => remove_uplink(&mut tables, uplink),
+            Change::UplinkAdded(uplink) => put_uplink(&mut tables, uplink),
+            Change::UplinkChanged { old, new } => change_uplink(&mut tables, old, new),
+            Change::NetworkAdded(network) => put_network(&mut tables, network),
             Change::NetworkChanged { new, .. } => change_network(&mut tables, model, new),
             Change::EndpointAdded(endpoint) => add_endpoint(&mut tables, model, endpoint),
             Change::EndpointChanged { old, new } => {
@@ -48,27 +55,82 @@ pub fn apply(tables: &Tables, changes: &[Change], model: &Model) -> Tables {
     tables
 }
 
-fn add_network(tables: &mut Tables, network: &Network) {
-    *tables.segments.row_mut(network.id.index()) = segment_row(network);
+/// An uplink's row, and what its segments have of it: how long addresses live there, and one
+/// member.
+fn put_uplink(tables: &mut Tables, uplink: &Uplink) {
+    *tables.ports.row_mut(uplink.id.index()) = uplink_row(uplink);
+    for (segment, ageing) in &uplink.ageing {
+        tables.segments.row_mut(segment.index()).ageing = seconds(*ageing);
+        join(tables, *segment, uplink.id);
+    }
+}
+
+/// Segments that others have are the parent's VLANs: they go with it, not with a network.
+fn change_uplink(tables: &mut Tables, old: &Uplink, new: &Uplink) {
+    for segment in old.ageing.keys().filter(|segment| !new.ageing.contains_key(segment)) {
+        *tables.segments.row_mut(segment.index()) = Segment::default();
+    }
+    put_uplink(tables, new);
+}
+
+fn remove_uplink(tables: &mut Tables, uplink: &Uplink) {
+    *tables.ports.row_mut(uplink.id.index()) = Port::default();
+    for segment in uplink.ageing.keys() {
+        *tables.segments.row_mut(segment.index()) = Segment::default();
+    }
+}
+
+/// What a network's segment has of it, and the host stack's port there. A trunk network has
+/// neither: its segments are its parent's.
+fn put_network(tables: &mut Tables, network: &Network) {
+    if network.trunk.is_some() {
+        return;
+    }
+    let row = tables.segments.row_mut(network.id.index());
+    (row.gateway, row.host) = gateway(network).unzip();
+    if network.spec.parent.is_none() {
+        row.ageing = seconds(network.spec.ageing);
+    }
     *tables.ports.row_mut(network.host.index()) = host_row(network);
 }
 
+/// The parent still has the VLAN, if it is one, and then others are in it too.
 fn remove_network(tables: &mut Tables, network: &Network) {
-    *tables.segments.row_mut(network.id.index()) = Segment::default();
+    if network.trunk.is_some() {
+        return;
+    }
+    let row = tables.segments.row_mut(network.id.index());
+    if network.spec.parent.is_some() {
+        (row.gateway, row.host) = (None, None);
+    } else {
+        *row = Segment::default();
+    }
     *tables.ports.row_mut(network.host.index()) = Port::default();
 }
 
-/// A network's row, still without members.
-fn segment_row(network: &Network) -> Segment {
-    let addresses = network.spec.subnets.iter().filter_map(|subnet| subnet.gateway);
-    let has_address = addresses.clone().next().is_some();
-    let gateway = Identity::new(network.gateway_mac, addresses);
+/// heddle itself on a network, if it has an address there.
+fn gateway(network: &Network) -> Option<(Arc<Identity>, HostStack)> {
+    let mut addresses = network.spec.subnets.iter().filter_map(|subnet| subnet.gateway).peekable();
+    addresses.peek()?;
+    let identity = Identity::new(network.gateway_mac, addresses);
     let limit = Arc::new(Storm::new(HOST_STACK_LIMIT));
-    Segment {
-        gateway: has_address.then(|| Arc::new(gateway)),
-        ageing: u32::try_from(network.spec.ageing.duration().as_secs()).unwrap_or(u32::MAX),
-        host: has_address.then_some(HostStack { port: network.host, limit }),
-        members: Arc::default(),
+    Some((Arc::new(identity), HostStack { port: network.host, limit }))
+}
+
+fn seconds(interval: Interval) -> u32 {
+    u32::try_from(interval.duration().as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The row of an uplink's port. Behind it is a whole LAN: how many stations there are is not for
+/// heddle to limit, and the table of learned addresses is large enough for itself.
+fn uplink_row(uplink: &Uplink) -> Port {
+    Port {
+        role: Role::Trunk(Arc::clone(&uplink.trunk)),
+        generation: uplink.generation,
+        mtu: uplink.mtu,
+        learns: true,
+        mac_limit: u32::MAX,
+        ..Port::default()
     }
 }
 
@@ -88,10 +150,13 @@ fn port_row(network: &Network, endpoint: &Endpoint) -> Port {
     let identity = || Identity::new(endpoint.mac, endpoint.addresses.iter().map(|net| net.addr()));
     let storm = endpoint.spec.limits.storm;
     Port {
-        role: Role::Endpoint(endpoint.segment),
+        role: match &network.trunk {
+            Some(trunk) => Role::Trunk(Arc::clone(trunk)),
+            None => Role::Endpoint(network.id),
+        },
         generation: endpoint.generation,
         mtu: spec.mtu,
-        vlan: None,
+        vlan: network.vlan,
         identity: spec.anti_spoof.then(|| Arc::new(identity())),
         learns: !spec.anti_spoof,
         isolated: spec.isolated,
@@ -102,18 +167,26 @@ fn port_row(network: &Network, endpoint: &Endpoint) -> Port {
 
 fn add_endpoint(tables: &mut Tables, model: &Model, endpoint: &Endpoint) {
     let Some(network) = model.networks.get(&endpoint.spec.network) else { return };
-    *tables.ports.row_mut(endpoint.id.index()) = port_row(network, endpoint);
+    put_endpoint(tables, network, endpoint);
     if let Some(key) = Key::new(endpoint.segment, endpoint.mac) {
         tables.stations.insert(key, endpoint.id);
     }
-    with_members(tables, endpoint, |members| {
-        if let Err(place) = members.binary_search(&endpoint.id) {
-            members.insert(place, endpoint.id);
+}
+
+/// Puts an endpoint's row in the place of the one that it has, and itself into its segments.
+fn put_endpoint(tables: &mut Tables, network: &Network, endpoint: &Endpoint) {
+    let row = port_row(network, endpoint);
+    if tables.port(endpoint.id).role != row.role {
+        leave(tables, endpoint.id);
+        for segment in segments(&row.role) {
+            join(tables, segment, endpoint.id);
         }
-    });
+    }
+    *tables.ports.row_mut(endpoint.id.index()) = row;
 }
 
 fn remove_endpoint(tables: &mut Tables, endpoint: &Endpoint) {
+    leave(tables, endpoint.id);
     *tables.ports.row_mut(endpoint.id.index()) = Port::default();
     // An endpoint that was changed before this one may have its address by now.
     if let Some(key) = Key::new(endpoint.segment, endpoint.mac)
@@ -121,147 +194,44 @@ fn remove_endpoint(tables: &mut Tables, endpoint: &Endpoint) {
     {
         tables.stations.remove(key);
     }
-    with_members(tables, endpoint, |members| members.retain(|&port| port != endpoint.id));
 }
 
 /// A network's settings are in its endpoints' rows too.
 fn change_network(tables: &mut Tables, model: &Model, network: &Network) {
-    let row = tables.segments.row_mut(network.id.index());
-    *row = Segment { members: Arc::clone(&row.members), ..segment_row(network) };
-    let members = Arc::clone(&row.members);
-    *tables.ports.row_mut(network.host.index()) = host_row(network);
+    put_network(tables, network);
     for endpoint in model.endpoints_of(&network.spec.name) {
         // One that is still to be added gets its row then.
-        if members.binary_search(&endpoint.id).is_ok() {
-            *tables.ports.row_mut(endpoint.id.index()) = port_row(network, endpoint);
+        if tables.port(endpoint.id).role != Role::Vacant {
+            put_endpoint(tables, network, endpoint);
         }
     }
 }
 
-fn with_members(tables: &mut Tables, endpoint: &Endpoint, change: impl FnOnce(&mut Vec<PortId>)) {
-    let row = tables.segments.row_mut(endpoint.segment.index());
-    change(Arc::make_mut(&mut row.members));
+/// The segments that a port with this role is in.
+fn segments(role: &Role) -> Vec<SegmentId> {
+    match role {
+        Role::Trunk(trunk) => trunk.segments().map(|(segment, _)| segment).collect(),
+        Role::Endpoint(segment) => vec![*segment],
+        Role::Host(_) | Role::Vacant => Vec::new(),
+    }
+}
+
+fn join(tables: &mut Tables, segment: SegmentId, port: PortId) {
+    let members = &mut tables.segments.row_mut(segment.index()).members;
+    if let Err(place) = members.binary_search(&port) {
+        Arc::make_mut(members).insert(place, port);
+    }
+}
+
+/// Takes a port out of all segments that it is in.
+fn leave(tables: &mut Tables, port: PortId) {
+    for segment in segments(&tables.port(port).role) {
+        let members = &mut tables.segments.row_mut(segment.index()).members;
+        if let Ok(place) = members.binary_search(&port) {
+            Arc::make_mut(members).remove(place);
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write;
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::ipam::Ipam;
-    use crate::model::{Desired, Inventory};
-
-    const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-
-    /// The tables as text, one line per row that is in use.
-    fn print(tables: &Tables) -> String {
-        let mut text = String::new();
-        for (number, row) in tables.segments.iter().enumerate().filter(|(_, row)| row.ageing > 0) {
-            let gateway = row.gateway.as_deref();
-            writeln!(text, "segment {number}: ageing {}, members {:?}", row.ageing, row.members)
-                .unwrap();
-            let host = row.host.as_ref().map(|host| host.port);
-            writeln!(text, "  gateway {gateway:?}, host stack {host:?}").unwrap();
-        }
-        for (number, row) in tables.ports.iter().enumerate() {
-            if row.role != Role::Vacant {
-                writeln!(text, "port {number}: {row:?}").unwrap();
-            }
-        }
-        let mut stations: Vec<_> = tables.stations.iter().collect();
-        stations.sort_by_key(|(key, _)| key.word());
-        for (key, port) in stations {
-            writeln!(text, "station {} in {}: {port:?}", key.mac(), key.segment()).unwrap();
-        }
-        text
-    }
-
-    /// Three networks with three settings each, nine endpoints with a network each, if any, and by
-    /// how many places fixed MAC addresses are shifted among them, if there are any.
-    type Wish = ([Option<(bool, bool, u16)>; 3], [Option<usize>; 9], Option<usize>);
-
-    fn wish() -> impl Strategy<Value = Wish> {
-        let network = prop::option::weighted(0.8, (any::<bool>(), any::<bool>(), 1400u16..1403));
-        let endpoint = prop::option::weighted(0.7, 0usize..3);
-        let shift = prop::option::of(0usize..9);
-        (prop::array::uniform3(network), prop::array::uniform9(endpoint), shift)
-    }
-
-    fn desired((networks, endpoints, shift): &Wish) -> Desired {
-        let mut text = String::new();
-        for (i, network) in networks.iter().enumerate() {
-            let Some((isolated, anti_spoof, mtu)) = network else { continue };
-            writeln!(
-                text,
-                "[[network]]\nname = \"n{i}\"\ndriver = \"bridge\"\nsubnets = [\"10.0.{i}.0/24\"]\n\
-                 isolated = {isolated}\nanti_spoof = {anti_spoof}\nmtu = {mtu}"
-            )
-            .unwrap();
-        }
-        for (i, network) in endpoints.iter().enumerate() {
-            let Some(network) = network.filter(|&n| networks[n].is_some()) else { continue };
-            writeln!(
-                text,
-                "[[port]]\nnetwork = \"n{network}\"\nname = \"p{i}\"\nkind = \"memory\"\n\
-                 limits = {{ storm = \"{}pps\" }}",
-                100 + i
-            )
-            .unwrap();
-            if let Some(shift) = shift {
-                writeln!(text, "mac = \"02:00:00:00:00:0{}\"", (i + shift) % 9).unwrap();
-            }
-        }
-        Desired::new(&Config::parse(&text, "test").unwrap(), &[]).0
-    }
-
-    proptest! {
-        /// In proportion to the change, or from nothing: the rows are the same.
-        #[test]
-        fn apply_agrees_with_compile_all(wishes in prop::collection::vec(wish(), 1..7)) {
-            let mut inventory = Inventory::new(Ipam::new(Duration::from_secs(60)));
-            let mut tables = compile_all(inventory.model(), SEED);
-            for (second, wish) in (0u64..).zip(&wishes) {
-                let now = Duration::from_secs(second * 100);
-                let plan = inventory.plan(&desired(wish), now).unwrap();
-                tables = apply(&tables, &plan.changes, plan.next.model());
-                inventory = plan.next;
-                inventory.release(&plan.retired).unwrap();
-                prop_assert_eq!(print(&tables), print(&compile_all(inventory.model(), SEED)));
-            }
-        }
-    }
-
-    #[test]
-    fn a_network_of_two_endpoints_in_rows() {
-        let text = "[[network]]\nname = \"web\"\ndriver = \"bridge\"\n\
-                    subnets = [\"10.0.9.0/24\", \"fd00:9::/64\"]\n\
-                    [[port]]\nnetwork = \"web\"\nname = \"a\"\nkind = \"memory\"\n\
-                    [[port]]\nnetwork = \"web\"\nname = \"b\"\nkind = \"memory\"\n";
-        let wish = Desired::new(&Config::parse(text, "test").unwrap(), &[]).0;
-        let inventory = Inventory::new(Ipam::new(Duration::from_secs(60)));
-        let plan = inventory.plan(&wish, Duration::ZERO).unwrap();
-        assert_eq!(print(&compile_all(plan.next.model(), SEED)), GOLDEN);
-    }
-
-    const GOLDEN: &str = "\
-segment 1: ageing 300, members [PortId(1), PortId(2)]
-  gateway Some(Identity { mac: 02:42:0a:00:09:01, v4: [10.0.9.1], \
-        v6: [fd00:9::1, fe80::42:aff:fe00:901] }), host stack Some(PortId(0))
-port 0: Port { role: Host(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        vlan: None, identity: None, learns: false, isolated: false, mac_limit: 0, storm: None }
-port 1: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        vlan: None, identity: Some(Identity { mac: 02:42:0a:00:09:02, v4: [10.0.9.2], \
-        v6: [fd00:9::2, fe80::42:aff:fe00:902] }), learns: false, isolated: false, \
-        mac_limit: 1024, storm: None }
-port 2: Port { role: Endpoint(SegmentId(1)), generation: PortGeneration(1), mtu: Mtu(1500), \
-        vlan: None, identity: Some(Identity { mac: 02:42:0a:00:09:03, v4: [10.0.9.3], \
-        v6: [fd00:9::3, fe80::42:aff:fe00:903] }), learns: false, isolated: false, \
-        mac_limit: 1024, storm: None }
-station 02:42:0a:00:09:02 in 1: PortId(1)
-station 02:42:0a:00:09:03 in 1: PortId(2)
-";
-}
+mod tests;

@@ -417,6 +417,7 @@ fn concerns(error: &PlanError, object: &Stored) -> bool {
         PlanError::Address { endpoint, .. } | PlanError::GatewayMac { endpoint, .. } => {
             is_endpoint && endpoint == object.name()
         }
+        PlanError::Vlans { network, .. } => !is_endpoint && network == object.name(),
         PlanError::Number { name, .. } => name == object.name(),
     }
 }
@@ -428,6 +429,8 @@ fn counted(changes: &[Change]) -> Reloaded {
             Change::NetworkAdded(_) | Change::EndpointAdded(_) => reloaded.added += 1,
             Change::NetworkRemoved(_) | Change::EndpointRemoved(_) => reloaded.removed += 1,
             Change::NetworkChanged { .. } | Change::EndpointChanged { .. } => reloaded.changed += 1,
+            // They come and go with their networks.
+            Change::UplinkAdded(_) | Change::UplinkRemoved(_) | Change::UplinkChanged { .. } => {}
         }
     }
     reloaded

@@ -91,9 +91,7 @@ impl Switch {
     /// [`SwitchError`] when a worker is gone or stuck.
     pub fn carry_out(&mut self, plan: Plan) -> Result<(), SwitchError> {
         let Plan { next, changes, retired, .. } = plan;
-        let (going, coming): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| {
-            matches!(change, Change::EndpointRemoved(_) | Change::NetworkRemoved(_))
-        });
+        let (going, coming): (Vec<_>, Vec<_>) = changes.into_iter().partition(Change::is_removal);
         self.remove(&going, next.model())?;
         self.add(&coming, next.model())?;
         self.inventory = next;
@@ -192,7 +190,10 @@ impl Switch {
                     self.ports.change(&self.instance, endpoint, new);
                 }
             }
-            Change::EndpointRemoved(_) | Change::NetworkRemoved(_) => {}
+            Change::UplinkAdded(uplink) | Change::UplinkChanged { new: uplink, .. } => {
+                tracing::warn!(parent = uplink.device, "frames of a parent are not taken yet");
+            }
+            Change::EndpointRemoved(_) | Change::NetworkRemoved(_) | Change::UplinkRemoved(_) => {}
         }
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! What there is, with the allocators behind it, and the plan that leads to the next state.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::ids::{MacAddr, PortId, SegmentId};
 use ipnet::IpNet;
+use pipelines::trunk::{Trunk, TrunkError};
 use thiserror::Error;
 
-use super::{Change, Desired, Endpoint, IdError, Ids, Model, Network, Origin, mac};
+use super::{Change, Desired, Endpoint, IdError, Ids, Model, Network, Origin, Uplink, mac, uplink};
 use crate::config;
 use crate::ipam::{self, Family, Ipam};
 
@@ -38,9 +39,9 @@ pub struct Plan {
 /// Numbers that wait for a grace period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retired {
-    /// Of networks.
+    /// Of networks and VLANs.
     pub segments: Vec<SegmentId>,
-    /// Of endpoints, and of the host stack in networks.
+    /// Of endpoints and uplinks, and of the host stack in networks.
     pub ports: Vec<PortId>,
 }
 
@@ -65,7 +66,15 @@ pub enum PlanError {
         /// The address.
         mac: MacAddr,
     },
-    /// There are no numbers left for a network or endpoint.
+    /// The VLANs of a network contradict those of others with its parent.
+    #[error("network `{network}`: {source}")]
+    Vlans {
+        /// The network's name.
+        network: String,
+        /// Why.
+        source: TrunkError,
+    },
+    /// There are no numbers left for a network, its uplink or an endpoint.
     #[error("`{name}`: {source}")]
     Number {
         /// The object's name.
@@ -81,7 +90,7 @@ impl Inventory {
         Self { ipam, ..Self::default() }
     }
 
-    /// The networks and endpoints.
+    /// The networks, endpoints and uplinks.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -98,6 +107,7 @@ impl Inventory {
     /// Everything that can't be had.
     pub fn plan(&self, desired: &Desired, now: Duration) -> Result<Plan, Vec<PlanError>> {
         let mut planner = Planner::new(self);
+        planner.place_uplinks(desired);
         planner.place_networks(desired);
         planner.release_unwanted(desired, now);
         planner.claim_fixed(desired, now);
@@ -145,26 +155,72 @@ impl<'a> Planner<'a> {
         Self { old: &current.model, next, records, addresses, errors }
     }
 
+    fn place_uplinks(&mut self, desired: &Desired) {
+        for (device, wish) in uplink::wishes(desired) {
+            let (network, io, mtu) = (wish.network, wish.io, wish.mtu);
+            let old = self.old.uplinks.get(device);
+            let id = old.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.id));
+            let Some(id) = self.number(network, id) else { continue };
+            let (mut trunk, mut ageing) = (Trunk::default(), BTreeMap::new());
+            for (tagging, interval) in wish.lans() {
+                let kept = old.and_then(|old| uplink::kept(&old.trunk, tagging));
+                let kept = kept.filter(|segment| !ageing.contains_key(segment));
+                let segment = kept.map_or_else(|| self.next.ids.allocate_segment(), Ok);
+                let Some(segment) = self.number(network, segment) else { return };
+                ageing.insert(segment, interval);
+                let Some(more) = self.vlans(network, trunk.with(segment, tagging)) else { return };
+                trunk = more;
+            }
+            let (generation, device) = (self.next.ids.generation(id), device.to_owned());
+            let trunk = Arc::new(trunk);
+            let uplink = Uplink { id, generation, device, io, mtu, trunk, ageing };
+            self.next.model.uplinks.insert(uplink.device.clone(), Arc::new(uplink));
+        }
+    }
+
     fn place_networks(&mut self, desired: &Desired) {
         for (origin, spec) in &desired.networks {
-            let old = self.old.networks.get(&spec.name);
-            let id = old.map_or_else(|| self.next.ids.allocate_segment(), |old| Ok(old.id));
-            let Some(id) = self.number(&spec.name, id) else { continue };
-            let host = old.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.host));
-            let Some(host) = self.number(&spec.name, host) else { continue };
-            self.records.extend(self.next.ipam.set_network(spec));
-            let gateways = spec.subnets.iter().filter_map(|subnet| subnet.gateway);
-            let gateway_mac = mac::default(gateways, &format!("gateway of {}", spec.name), 0);
-            let host_generation = self.next.ids.generation(host);
-            let (origin, spec) = (*origin, spec.clone());
-            let network = Network { id, origin, spec, host, host_generation, gateway_mac };
-            self.next.model.networks.insert(network.spec.name.clone(), Arc::new(network));
+            self.place_network(*origin, spec);
         }
         let models = &self.next.model.networks;
         let gone = self.next.ipam.networks().filter(|name| !models.contains_key(*name));
         for name in gone.map(str::to_owned).collect::<Vec<_>>() {
             self.records.extend(self.next.ipam.remove_network(&name));
         }
+    }
+
+    fn place_network(&mut self, origin: Origin, spec: &config::Network) {
+        let old = self.old.networks.get(&spec.name);
+        let (mut vlan, mut trunk) = (None, None);
+        let id = if let Some(parent) = &spec.parent {
+            let Some(uplink) = self.next.model.uplinks.get(&parent.device) else { return };
+            let id = uplink.segment(&parent.lan);
+            vlan = uplink.vlan(id);
+            let segments = uplink.trunk_of(&parent.lan);
+            let Some(segments) = self.vlans(&spec.name, segments) else { return };
+            trunk = segments;
+            id
+        } else {
+            let same = old.filter(|old| old.spec.parent.is_none());
+            let id = same.map_or_else(|| self.next.ids.allocate_segment(), |old| Ok(old.id));
+            let Some(id) = self.number(&spec.name, id) else { return };
+            id
+        };
+        let same = old.filter(|old| old.id == id);
+        let host = same.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.host));
+        let Some(host) = self.number(&spec.name, host) else { return };
+        self.records.extend(self.next.ipam.set_network(spec));
+        let network = Network {
+            id,
+            vlan,
+            trunk,
+            origin,
+            spec: spec.clone(),
+            host,
+            host_generation: self.next.ids.generation(host),
+            gateway_mac: gateway_mac(spec),
+        };
+        self.next.model.networks.insert(spec.name.clone(), Arc::new(network));
     }
 
     /// Lets go of what no endpoint wants any more.
@@ -238,7 +294,7 @@ impl<'a> Planner<'a> {
     fn place_endpoints(&mut self, desired: &Desired) {
         let mut macs = Macs::default();
         for network in self.next.model.networks.values() {
-            macs.taken.insert((network.id, network.gateway_mac));
+            macs.taken.insert((network.host, network.gateway_mac));
         }
         // Those that ask for an address come first, so that nobody is given it by default.
         let (asking, others): (Vec<_>, Vec<_>) =
@@ -249,17 +305,20 @@ impl<'a> Planner<'a> {
     }
 
     fn place_endpoint(&mut self, origin: Origin, port: &config::Port, macs: &mut Macs) {
-        let Some(segment) = self.next.model.networks.get(&port.network).map(|n| n.id) else {
-            return;
-        };
+        let Some(network) = self.next.model.networks.get(&port.network).cloned() else { return };
+        let segment = network.id;
         let addresses = in_order(port, self.addresses.remove(&port.name).unwrap_or_default());
-        let Some(mac) = macs.choose(port, segment, &addresses) else {
+        let Some(mac) = macs.choose(port, &network, &addresses) else {
             let (endpoint, network) = (port.name.clone(), port.network.clone());
             let mac = port.mac.unwrap_or_default();
             return self.errors.push(PlanError::GatewayMac { endpoint, network, mac });
         };
         let old = self.old.endpoints.get(&port.name);
-        let same = old.filter(|old| old.segment == segment && old.spec.device == port.device);
+        let stays = |old: &&Arc<Endpoint>| {
+            let same = segment != SegmentId::NONE || old.spec.network == port.network;
+            old.segment == segment && same && old.spec.device == port.device
+        };
+        let same = old.filter(stays);
         let id = same.map_or_else(|| self.next.ids.allocate_port(), |old| Ok(old.id));
         let Some(id) = self.number(&port.name, id) else { return };
         let generation = self.next.ids.generation(id);
@@ -271,31 +330,46 @@ impl<'a> Planner<'a> {
     /// Starts the grace period of every number that is not used any more.
     fn retire_gone(&mut self) -> Retired {
         let Inventory { model, ids, .. } = &mut self.next;
-        let mut retired = Retired::default();
-        for (name, old) in &self.old.endpoints {
-            let stays = model.endpoints.get(name).is_some_and(|new| new.id == old.id);
-            if !stays && ids.retire_port(old.id).is_ok() {
-                retired.ports.push(old.id);
-            }
+        let ((segments, ports), (old_segments, old_ports)) = (numbers(model), numbers(self.old));
+        let segments = old_segments.difference(&segments).copied();
+        let ports = old_ports.difference(&ports).copied();
+        Retired {
+            segments: segments.filter(|id| ids.retire_segment(*id).is_ok()).collect(),
+            ports: ports.filter(|id| ids.retire_port(*id).is_ok()).collect(),
         }
-        for (name, old) in &self.old.networks {
-            if model.networks.contains_key(name) {
-                continue;
-            }
-            if ids.retire_segment(old.id).is_ok() {
-                retired.segments.push(old.id);
-            }
-            if ids.retire_port(old.host).is_ok() {
-                retired.ports.push(old.host);
-            }
-        }
-        retired
+    }
+
+    fn vlans<T>(&mut self, network: &str, vlans: Result<T, TrunkError>) -> Option<T> {
+        let network = || network.to_owned();
+        let note = |source| self.errors.push(PlanError::Vlans { network: network(), source });
+        vlans.map_err(note).ok()
     }
 
     fn number<T>(&mut self, name: &str, id: Result<T, IdError>) -> Option<T> {
         let note = |source| self.errors.push(PlanError::Number { name: name.to_owned(), source });
         id.map_err(note).ok()
     }
+}
+
+/// Every number that a model uses.
+fn numbers(model: &Model) -> (BTreeSet<SegmentId>, BTreeSet<PortId>) {
+    let (mut segments, mut ports) = (BTreeSet::new(), BTreeSet::new());
+    for network in model.networks.values() {
+        segments.extend(Some(network.id).filter(|id| *id != SegmentId::NONE));
+        ports.insert(network.host);
+    }
+    for uplink in model.uplinks.values() {
+        segments.extend(uplink.ageing.keys());
+        ports.insert(uplink.id);
+    }
+    ports.extend(model.endpoints.values().map(|endpoint| endpoint.id));
+    (segments, ports)
+}
+
+fn gateway_mac(network: &config::Network) -> MacAddr {
+    let gateways = || network.subnets.iter().filter_map(|subnet| subnet.gateway);
+    let name = format!("gateway of {}", network.name);
+    mac::default(gateways(), &mac::seed(network, gateways(), &name), 0)
 }
 
 /// Whether a port keeps an address that it has: one that it asks for, or of a family in which it
@@ -334,10 +408,10 @@ fn in_order(port: &config::Port, mut addresses: Vec<IpNet>) -> Vec<IpNet> {
     addresses
 }
 
-/// The MAC addresses that are taken, by segment.
+/// The MAC addresses that are taken in each network, for which the host stack's port there stands.
 #[derive(Debug, Default)]
 struct Macs {
-    taken: HashSet<(SegmentId, MacAddr)>,
+    taken: HashSet<(PortId, MacAddr)>,
 }
 
 impl Macs {
@@ -346,14 +420,15 @@ impl Macs {
     fn choose(
         &mut self,
         port: &config::Port,
-        segment: SegmentId,
+        network: &Network,
         addresses: &[IpNet],
     ) -> Option<MacAddr> {
         if let Some(mac) = port.mac {
-            return self.taken.insert((segment, mac)).then_some(mac);
+            return self.taken.insert((network.host, mac)).then_some(mac);
         }
-        let default =
-            |attempt| mac::default(addresses.iter().map(IpNet::addr), &port.name, attempt);
-        (0..=u32::MAX).map(default).find(|mac| self.taken.insert((segment, *mac)))
+        let addresses = || addresses.iter().map(IpNet::addr);
+        let seed = mac::seed(&network.spec, addresses(), &port.name);
+        let default = |attempt| mac::default(addresses(), &seed, attempt);
+        (0..=u32::MAX).map(default).find(|mac| self.taken.insert((network.host, *mac)))
     }
 }

@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use dataplane::ids::MacAddr;
 
+use crate::config;
+
 /// The address that belongs to a v4 address: 02:42, which is locally administered, and its four
-/// octets. Without one it is made from `name`, below 06, where it can't meet one made from v4.
-/// `attempt` gives another one when the name's first is taken.
+/// octets. Without one it is made from a [`seed`], below 06, where it can't meet one made from v4.
+/// `attempt` gives another one when the first is taken.
 pub(super) fn default(
     addresses: impl IntoIterator<Item = IpAddr>,
-    name: &str,
+    seed: &str,
     attempt: u32,
 ) -> MacAddr {
     let v4 = addresses.into_iter().find_map(|address| match address {
@@ -18,13 +20,27 @@ pub(super) fn default(
     });
     match v4 {
         Some([a, b, c, d]) if attempt == 0 => MacAddr([0x02, 0x42, a, b, c, d]),
-        _ => from_name(name, attempt),
+        _ => from_seed(seed, attempt),
     }
 }
 
+/// The text that a default which is not made from a v4 address is made from. On a network of this
+/// host alone that is the station's name. On one that other hosts are on too, names may repeat, so it
+/// is the first v6 address where there is one. Stations without any address, as those of a trunk,
+/// are still told apart by name alone: one wire, one name.
+pub(super) fn seed(
+    network: &config::Network,
+    mut addresses: impl Iterator<Item = IpAddr>,
+    name: &str,
+) -> String {
+    let shared = network.parent.is_some();
+    let v6 = addresses.find(IpAddr::is_ipv6).filter(|_| shared);
+    v6.map_or_else(|| name.to_owned(), |v6| v6.to_string())
+}
+
 /// Forty bits of a hash that no version may change, since containers keep their addresses.
-fn from_name(name: &str, attempt: u32) -> MacAddr {
-    let hash = fnv1a(name.bytes().chain(attempt.to_be_bytes()));
+fn from_seed(seed: &str, attempt: u32) -> MacAddr {
+    let hash = fnv1a(seed.bytes().chain(attempt.to_be_bytes()));
     let [_, _, _, a, b, c, d, e] = (hash ^ (hash >> 40)).to_be_bytes();
     MacAddr([0x06, a, b, c, d, e])
 }
@@ -53,6 +69,21 @@ mod tests {
         assert_ne!(mac, default([], "web-2", 0));
         assert_ne!(mac, default([], "web-1", 1));
         assert!(!mac.is_group() && mac.0[0] == 0x06);
+    }
+
+    #[test]
+    fn names_are_for_those_who_share_no_wire() {
+        let network = |parent: Option<&str>| {
+            let mut body = serde_json::json!({ "name": "n", "driver": "bridge" });
+            if let Some(parent) = parent {
+                body["parent"] = parent.into();
+            }
+            config::Network::from_json(body).unwrap()
+        };
+        let addresses = ["10.0.9.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        assert_eq!(seed(&network(None), addresses.into_iter(), "a"), "a");
+        assert_eq!(seed(&network(Some("eth1")), addresses.into_iter(), "a"), "fd00::2");
+        assert_eq!(seed(&network(Some("eth1")), addresses.into_iter().take(1), "a"), "a");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use dataplane::ids::{PortId, SegmentId};
+use dataplane::wire::vlan::Vid;
 use proptest::prelude::*;
 
 use super::*;
@@ -175,6 +176,133 @@ fn the_file_owns_what_it_names() {
     let origin = |name: &str| next.model().endpoints[name].origin;
     assert_eq!((origin("a"), origin("c")), (Origin::File, Origin::Api));
     assert!(!next.model().endpoints.contains_key("d"));
+}
+
+/// One parent with an untagged network, a VLAN and a trunk of both and one more.
+const PLUGGED: &str = r#"
+[[network]]
+name = "house"
+driver = "bridge"
+parent = "eth1"
+subnets = ["192.168.57.0/24"]
+ip_range = "192.168.57.64/28"
+reserved = { router = "192.168.57.64" }
+
+[[network]]
+name = "lan10"
+driver = "vlan"
+parent = "eth1"
+vlan = 10
+io = "af_packet"
+mtu = 9000
+
+[[network]]
+name = "all"
+driver = "vlan"
+parent = "eth1"
+trunk = [10, 20]
+native = 1
+
+[[port]]
+network = "house"
+name = "a"
+kind = "memory"
+
+[[port]]
+network = "lan10"
+name = "b"
+kind = "memory"
+
+[[port]]
+network = "all"
+name = "vm"
+kind = "memory"
+"#;
+
+#[test]
+fn networks_of_one_parent_share_its_segments() {
+    let next = plan(&Inventory::default(), PLUGGED, 0).next;
+    let model = next.model();
+    let (uplink, all) = (&model.uplinks["eth1"], &model.networks["all"]);
+    let (house, lan10) = (&model.networks["house"], &model.networks["lan10"]);
+    assert_eq!((uplink.io, uplink.mtu.bytes()), (crate::config::Io::AfPacket, 9000));
+    assert_eq!(uplink.trunk.segment(0), house.id);
+    assert_eq!(uplink.trunk.segment(1), house.id);
+    assert_eq!(uplink.trunk.segment(10), lan10.id);
+    assert_ne!(uplink.trunk.segment(20), SegmentId::NONE);
+    assert_eq!(all.trunk.as_deref(), Some(&*uplink.trunk));
+    assert_eq!((house.vlan, lan10.vlan), (Vid::new(1), Vid::new(10)));
+    assert_eq!((all.id, model.endpoints["vm"].segment), (SegmentId::NONE, SegmentId::NONE));
+    assert_eq!(model.endpoints["b"].segment, lan10.id);
+    // From the range, the router left out; a trunk's endpoints have none.
+    assert_eq!(addresses(&next, "a"), ["192.168.57.65/24"]);
+    assert_eq!(addresses(&next, "vm"), [""; 0]);
+    let ports: Vec<&str> = model.ports().map(|(_, name)| name).collect();
+    assert_eq!(ports, ["a", "b", "vm", "eth1"]);
+}
+
+#[test]
+fn an_uplink_changes_and_goes_with_its_networks() {
+    let first = plan(&Inventory::default(), PLUGGED, 0).next;
+    let uplink = Arc::clone(&first.model().uplinks["eth1"]);
+    let smaller = PLUGGED.replace("trunk = [10, 20]", "trunk = [10]");
+    let Plan { next, changes, retired, .. } = plan(&first, &smaller, 1);
+    assert!(matches!(
+        &changes[..],
+        [Change::UplinkChanged { old, new }, Change::NetworkChanged { .. }]
+            if old.id == new.id && new.trunk.segment(20) == SegmentId::NONE
+    ));
+    assert_eq!(retired.segments, [uplink.trunk.segment(20)]);
+    assert_eq!(next.model().endpoints["vm"].id, first.model().endpoints["vm"].id);
+
+    // A VLAN that another network has by another name is the same segment.
+    let renamed = PLUGGED.replace("\"lan10\"", "\"ten\"");
+    let Plan { next, changes, retired, .. } = plan(&first, &renamed, 1);
+    assert_eq!(next.model().networks["ten"].id, first.model().networks["lan10"].id);
+    assert_eq!((retired.segments, retired.ports.len()), (vec![], 1));
+    assert!(matches!(
+        &changes[..],
+        [Change::NetworkRemoved(_), Change::NetworkAdded(_), Change::EndpointChanged { .. }]
+    ));
+
+    let moved = PLUGGED.replace("vlan = 10", "vlan = 11");
+    let Plan { changes, retired, .. } = plan(&first, &moved, 1);
+    assert!(matches!(
+        &changes[..],
+        [
+            Change::EndpointRemoved(_),
+            Change::NetworkRemoved(_),
+            Change::UplinkChanged { .. },
+            Change::NetworkAdded(_),
+            Change::EndpointAdded(_)
+        ]
+    ));
+    // The trunk has the VLAN still; the network's host stack and its endpoint are others.
+    assert_eq!((retired.segments, retired.ports.len()), (vec![], 2));
+
+    let Plan { next, changes, retired, .. } = plan(&first, BASE, 1);
+    assert!(next.model().uplinks.is_empty());
+    let gone = changes.iter().filter(|change| change.is_removal()).count();
+    assert_eq!((gone, retired.segments.len(), retired.ports.len()), (5 + 2, 3, 7));
+    assert!(retired.ports.contains(&uplink.id));
+}
+
+#[test]
+fn vlans_that_become_one_keep_the_untagged_segment() {
+    let apart = PLUGGED.replace("native = 1", "").replace("vlan = 10", "vlan = 1");
+    let first = plan(&Inventory::default(), &apart, 0).next;
+    let house = first.model().networks["house"].id;
+    let one = first.model().networks["lan10"].id;
+    assert_ne!(house, one);
+    let together = PLUGGED.replace("vlan = 10", "vlan = 11");
+    let second = plan(&first, &together, 1);
+    assert_eq!(second.next.model().networks["house"].id, house);
+    assert_eq!(second.next.model().uplinks["eth1"].trunk.segment(1), house);
+    assert_eq!(second.retired.segments, [one]);
+    // And apart again: one segment can't be two.
+    let third = plan(&second.next, &apart, 2).next;
+    assert_eq!(third.model().networks["house"].id, house);
+    assert_ne!(third.model().networks["lan10"].id, house);
 }
 
 /// A wish with up to three networks and nine endpoints that may be on any of them.

@@ -1,6 +1,7 @@
 //! `heddle replay`: the walk, offline. Captures come in, captures and verdicts go out.
 //!
-//! Every port of the configuration is a capture, whatever its kind, and no device is opened. The
+//! Every port of the configuration is a capture, whatever its kind, and no device is opened; the
+//! uplink of networks with a parent is the port that is called like that device. The
 //! captures' times are the clock: learned addresses age by it, and once in each of its
 //! seconds old ones are swept out, as the running switch does it. One worker without a thread takes one frame at
 //! a time, and seeds are fixed, so that the same captures give the same bytes again.
@@ -49,7 +50,7 @@ pub struct Options {
 /// One capture and the port that its frames come in by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Input {
-    /// The port's name.
+    /// The port's name, or that of a parent's device.
     pub port: String,
     /// The capture, in pcap or pcapng.
     pub file: PathBuf,
@@ -154,22 +155,22 @@ pub fn run(options: &Options, lines: &mut dyn Write) -> Result<Summary, Error> {
 type Names = BTreeMap<PortId, String>;
 
 fn names(model: &Model) -> Names {
-    model.endpoints.values().map(|endpoint| (endpoint.id, endpoint.spec.name.clone())).collect()
+    model.ports().map(|(port, name)| (port, name.to_owned())).collect()
 }
 
 fn open_inputs(options: &Options, model: &Model) -> Result<Merge, Error> {
     let mut merge = Merge::default();
     for Input { port, file } in &options.inputs {
-        let endpoint = model.endpoints.get(port).ok_or_else(|| Error::NoPort {
+        let id = model.port(port).ok_or_else(|| Error::NoPort {
             port: port.clone(),
-            ports: model.endpoints.keys().cloned().collect(),
+            ports: model.ports().map(|(_, name)| name.to_owned()).collect(),
         })?;
-        if model.endpoints.keys().any(|name| is_same(file, &output(options, name))) {
+        if model.ports().any(|(_, name)| is_same(file, &output(options, name))) {
             return Err(Error::Overwritten(file.clone()));
         }
         let opened = File::open(file);
         let opened = opened.map_err(|source| Error::File { file: file.clone(), source })?;
-        merge.add(endpoint.id, file, opened)?;
+        merge.add(id, file, opened)?;
     }
     Ok(merge)
 }

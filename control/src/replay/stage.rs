@@ -67,7 +67,8 @@ impl Stage {
         let (host_pool, pool) = (pools.remove(1), pools.remove(0));
         let mut switch =
             Switch::new(WorkerState::new(Arc::clone(&fdb)), tables.subscribe(pool.owner())?);
-        let (teller, told) = RingBuffer::new(model.endpoints.len() + STEPS * (1 + BATCH));
+        // A copy tells that it goes, and before that how it is tagged.
+        let (teller, told) = RingBuffer::new(2 * model.ports().count() + STEPS * (1 + BATCH));
         switch.follow(Some(Teller::new(Filter::default(), teller)));
         let (to_worker, from_host) = RingBuffer::new(BATCH);
         let (mut host, way) = ByHand::new(host_pool, to_worker);

@@ -1,6 +1,8 @@
 //! A small corpus: frames by etherparse, captures by pcap-file, replayed under a configuration of
 //! three networks.
 
+mod vlans;
+
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -60,9 +62,13 @@ struct Scene {
 impl Scene {
     /// Writes the configuration, and one capture for each port that frames come in by.
     fn new(shots: &[Shot]) -> Self {
+        Self::with(&configuration(), shots)
+    }
+
+    fn with(configuration: &str, shots: &[Shot]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("heddle.toml");
-        std::fs::write(&config, configuration()).unwrap();
+        std::fs::write(&config, configuration).unwrap();
         let mut inputs: Vec<Input> = Vec::new();
         for &(port, ..) in shots {
             if inputs.iter().all(|input| input.port != port) {
@@ -240,20 +246,27 @@ const FATES: [Expected; 20] = [
     ("b", 3, "forward", None, &["c"]),
 ];
 
-#[test]
-fn every_frame_gets_its_line() {
-    let corpus = corpus();
-    let scene = Scene::new(&corpus);
-    let (summary, lines) = scene.run();
-    let mut timed: Vec<_> = corpus.iter().map(|shot| shot.1).collect();
+/// Compares the lines with what frames should come to, in the order of their times.
+#[track_caller]
+fn assert_fates(shots: &[Shot], fates: &[Expected], lines: &str) {
+    let mut timed: Vec<_> = shots.iter().map(|shot| shot.1).collect();
     timed.sort_unstable();
-    let expected = timed.iter().zip(FATES).map(|(at, (port, index, verdict, reason, to))| {
+    let expected = timed.iter().zip(fates).map(|(at, (port, index, verdict, reason, to))| {
         let time = START * SECOND + at;
         json!({ "time": time, "port": port, "index": index, "verdict": verdict, "reason": reason,
             "to": to })
     });
     let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(found, expected.collect::<Vec<_>>());
+    assert_eq!(shots.len(), fates.len());
+}
+
+#[test]
+fn every_frame_gets_its_line() {
+    let corpus = corpus();
+    let scene = Scene::new(&corpus);
+    let (summary, lines) = scene.run();
+    assert_fates(&corpus, &FATES, &lines);
     assert_eq!(summary.punted, 1);
     assert_eq!(summary.dropped.values().sum::<u64>(), 7);
     let text = summary.to_string();

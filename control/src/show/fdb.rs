@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use dataplane::ids::SegmentId;
+use dataplane::ids::{PortId, SegmentId};
 use serde::{Deserialize, Serialize};
 
-use super::ports::name_of;
 use super::table::{Align, Table};
 use crate::switch::Switch;
 
@@ -49,11 +48,10 @@ pub enum Kind {
 impl View {
     /// At most `limit` stations, as they are now.
     pub fn of(switch: &Switch, limit: usize) -> Self {
-        let networks = switch.inventory.model().networks.values();
-        let networks: HashMap<SegmentId, &str> =
-            networks.map(|network| (network.id, &*network.spec.name)).collect();
+        let networks = switch.inventory.model().segments();
+        let ports: HashMap<PortId, &str> = switch.inventory.model().ports().collect();
         let mut fdb: Vec<Station> = configured(switch).take(limit).collect();
-        let mut learned = learned(switch, &networks);
+        let mut learned = learned(switch, &networks, &ports);
         fdb.extend(learned.by_ref().take(limit - fdb.len()));
         let omitted = configured(switch).count().saturating_sub(limit) + learned.count();
         fdb.sort();
@@ -90,8 +88,11 @@ impl View {
     }
 }
 
+/// Where an endpoint of a trunk is, frames say.
 fn configured(switch: &Switch) -> impl Iterator<Item = Station> + '_ {
-    switch.inventory.model().endpoints.values().map(|endpoint| Station {
+    let endpoints = switch.inventory.model().endpoints.values();
+    let located = endpoints.filter(|endpoint| endpoint.segment != SegmentId::NONE);
+    located.map(|endpoint| Station {
         network: endpoint.spec.network.clone(),
         mac: endpoint.mac.to_string(),
         port: endpoint.spec.name.clone(),
@@ -103,15 +104,16 @@ fn configured(switch: &Switch) -> impl Iterator<Item = Station> + '_ {
 /// What is outdated and only waits to be removed is left out.
 fn learned<'a>(
     switch: &'a Switch,
-    networks: &'a HashMap<SegmentId, &str>,
+    networks: &'a HashMap<SegmentId, String>,
+    ports: &'a HashMap<PortId, &str>,
 ) -> impl Iterator<Item = Station> + 'a {
-    let now = switch.plane.now().tick();
+    let (now, tables) = (switch.plane.now().tick(), switch.plane.tables());
     switch.plane.fdb().iter().filter_map(move |row| {
-        let port = switch.ports.port(row.entry.port)?;
-        (port.endpoint.generation == row.entry.generation).then(|| Station {
-            network: networks.get(&row.key.segment()).map_or("-", |name| *name).to_owned(),
+        let port = *ports.get(&row.entry.port)?;
+        (tables.port(row.entry.port).generation == row.entry.generation).then(|| Station {
+            network: networks.get(&row.key.segment()).map_or("-", String::as_str).to_owned(),
             mac: row.key.mac().to_string(),
-            port: name_of(&switch.ports, row.entry.port),
+            port: port.to_owned(),
             kind: Kind::Learned,
             age: Some(row.seen.age(now)),
         })

@@ -85,8 +85,8 @@ impl<'a> Reader<'a> {
         match word {
             "port" => {
                 let name = self.text(word, "the name of a port")?;
-                let endpoint = self.model.endpoints.get(name);
-                let port = endpoint.ok_or_else(|| FilterError::NoPort(name.to_owned()))?.id;
+                let port = self.model.port(name);
+                let port = port.ok_or_else(|| FilterError::NoPort(name.to_owned()))?;
                 set(&mut self.filter.port, port, word)
             }
             "mac" => {

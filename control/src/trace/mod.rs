@@ -29,18 +29,17 @@ pub use filter::{FilterError, parse_filter};
 pub struct Names {
     ports: HashMap<PortId, String>,
     networks: HashMap<SegmentId, String>,
-    /// The network of each port.
+    /// The segment of each endpoint.
     places: HashMap<PortId, SegmentId>,
 }
 
 impl Names {
     /// Those of `model`.
     pub fn of(model: &Model) -> Self {
-        let (endpoints, networks) = (model.endpoints.values(), model.networks.values());
         Self {
-            ports: endpoints.clone().map(|e| (e.id, e.spec.name.clone())).collect(),
-            networks: networks.map(|n| (n.id, n.spec.name.clone())).collect(),
-            places: endpoints.map(|e| (e.id, e.segment)).collect(),
+            ports: model.ports().map(|(id, name)| (id, name.to_owned())).collect(),
+            networks: model.segments(),
+            places: model.endpoints.values().map(|e| (e.id, e.segment)).collect(),
         }
     }
 
@@ -56,7 +55,8 @@ impl Names {
 
     /// The name of the network that a port is in, if it is in one.
     fn network_of(&self, port: PortId) -> Option<String> {
-        self.places.get(&port).map(|&segment| self.network(segment))
+        let place = self.places.get(&port).filter(|segment| **segment != SegmentId::NONE);
+        place.map(|&segment| self.network(segment))
     }
 }
 
