@@ -30,6 +30,15 @@ const PARTS: &[&str] = &[
     "[[port]]\nnetwork = \"web\"\nname = \"web-2\"\nkind = \"memory\"\n",
     "[[port]]\nnetwork = \"small\"\nname = \"s-1\"\nkind = \"pcap\"\naddress = [\"10.0.8.3\"]\n",
     "[[port]]\nnetwork = \"none\"\nname = \"../x\"\nkind = \"veth\"\nmac = \"ff:ff\"\n",
+    "[[network]]\nname = \"web\"\ndriver = \"vlan\"\nparent = \"eth1\"\nvlan = 10\nio = \"af_xdp\"\n\
+     subnets = [\"10.0.9.0/24\", \"fd00:9::/64\"]\nip_range = \"10.0.9.64/28\"\n\
+     reserved = { router = \"10.0.9.1\", router6 = \"fd00:9::1\" }\n",
+    "[[network]]\nname = \"all\"\ndriver = \"vlan\"\nparent = \"eth1\"\ntrunk = [10, 20]\nnative = 1\n",
+    "[[network]]\nname = \"house\"\ndriver = \"bridge\"\nparent = \"eth1\"\nmtu = 9000\n",
+    "[[port]]\nnetwork = \"all\"\nname = \"vm\"\nkind = \"veth\"\nnetns = \"vm\"\nio = \"af_packet\"\n",
+    "[[port]]\nnetwork = \"house\"\nname = \"r\"\nkind = \"device\"\ndevice = \"r0\"\n",
+    "[[network]]\nname = \"one\"\ndriver = \"vlan\"\nparent = \"eth1\"\nvlan = 1\nio = \"af_packet\"\n",
+    "[[network]]\nname = \"x\"\ndriver = \"vlan\"\nvlan = 4095\ntrunk = []\nnative = 0\n",
     "[[port]\nname = '''\n\u{1b}[31m\u{e9}\n''' = 1e999\n",
 ];
 

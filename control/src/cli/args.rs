@@ -275,13 +275,28 @@ pub(super) enum Object<K: Args> {
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkKeys {
-    /// What carries its frames: bridge, which is the default.
+    /// What carries its frames: bridge, which is the default, or vlan.
     #[arg(long)]
     pub(super) driver: Option<String>,
+    /// The device that it is plugged into: a bridge takes its untagged frames, a vlan its VLANs.
+    #[arg(long, value_name = "DEVICE")]
+    pub(super) parent: Option<String>,
+    /// How the parent is driven: auto, which is the default, af_xdp or af_packet.
+    #[arg(long)]
+    pub(super) io: Option<String>,
+    /// The VLAN of the parent that it is; endpoints get it untagged.
+    #[arg(long, value_name = "ID")]
+    pub(super) vlan: Option<u32>,
+    /// A VLAN of the parent that endpoints get tagged; may be given several times.
+    #[arg(long, value_name = "ID")]
+    pub(super) trunk: Vec<u32>,
+    /// The VLAN that is untagged on the parent and at endpoints of the trunk.
+    #[arg(long, value_name = "ID")]
+    pub(super) native: Option<u32>,
     /// A subnet such as 10.0.9.0/24 or fd00:9::/64; may be given several times.
     #[arg(long, value_name = "PREFIX")]
     pub(super) subnet: Vec<String>,
-    /// heddle's own address in the IPv4 subnets; the first address by default.
+    /// heddle's own address in the IPv4 subnets; the first address by default, with a parent none.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) gateway: Vec<String>,
     /// The same in the IPv6 subnets.
@@ -318,13 +333,16 @@ pub(super) struct EndpointKeys {
     /// The name of its network.
     #[arg(long)]
     pub(super) network: Option<String>,
-    /// What its device is: tap, which is the default, or memory.
+    /// What its device is: tap, which is the default, veth, device or memory.
     #[arg(long)]
     pub(super) kind: Option<String>,
-    /// The container's network namespace, by name or path; the device is moved there.
+    /// How a veth or device is driven: auto, which is the default, af_xdp or af_packet.
+    #[arg(long)]
+    pub(super) io: Option<String>,
+    /// The container's network namespace, by name or path; a tap or veth is moved there.
     #[arg(long)]
     pub(super) netns: Option<String>,
-    /// The device's name in the container; eth0 by default.
+    /// The device's name in the namespace; eth0 by default for a tap or veth.
     #[arg(long)]
     pub(super) device: Option<String>,
     /// An address such as 10.0.9.65/24, instead of an automatic one; may be given several times.
@@ -379,5 +397,12 @@ mod tests {
         assert_eq!((&*name, &*keys.subnet), ("db", &["10.1.0.0/24".to_owned()][..]));
         assert_eq!((keys.internal, keys.anti_spoof), (Some(true), Some(false)));
         assert_eq!(keys.isolated, None);
+        let words = "heddle network create all --driver vlan --parent eth1 --trunk 10 --trunk 20";
+        let Command::Network(Object::Create { keys, .. }) =
+            Arguments::parse_from(words.split(' ')).command
+        else {
+            panic!("another command");
+        };
+        assert_eq!((keys.parent.as_deref(), &*keys.trunk), (Some("eth1"), &[10, 20][..]));
     }
 }

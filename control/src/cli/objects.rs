@@ -1,6 +1,7 @@
 //! `heddle network` and `heddle endpoint`: the objects of the configuration, at run time.
 
 use hyper::Method;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::args::{EndpointKeys, NetworkKeys, Object};
@@ -63,6 +64,11 @@ impl Keys for NetworkKeys {
         let reserved: Map<String, Value> = reserved.collect();
         given([
             ("driver", self.driver.as_ref().map(|driver| json!(driver))),
+            ("parent", self.parent.as_ref().map(|parent| json!(parent))),
+            ("io", self.io.as_ref().map(|io| json!(io))),
+            ("vlan", self.vlan.map(|vlan| json!(vlan))),
+            ("trunk", some_list(&self.trunk)),
+            ("native", self.native.map(|native| json!(native))),
             ("subnets", some_list(&self.subnet)),
             ("gateway", some_list(&self.gateway)),
             ("gateway6", some_list(&self.gateway6)),
@@ -87,6 +93,7 @@ impl Keys for EndpointKeys {
         given([
             ("network", self.network.as_ref().map(|network| json!(network))),
             ("kind", self.kind.as_ref().map(|kind| json!(kind))),
+            ("io", self.io.as_ref().map(|io| json!(io))),
             ("netns", self.netns.as_ref().map(|netns| json!(netns))),
             ("device", self.device.as_ref().map(|device| json!(device))),
             ("address", some_list(&self.address)),
@@ -97,7 +104,7 @@ impl Keys for EndpointKeys {
     }
 }
 
-fn some_list(values: &[String]) -> Option<Value> {
+fn some_list<T: Serialize>(values: &[T]) -> Option<Value> {
     (!values.is_empty()).then(|| json!(values))
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Align, Table, or_dash};
 use crate::model::Origin;
-use crate::plane::{Device, Ports, sum};
+use crate::plane::{Device, sum};
 use crate::switch::Switch;
 
 /// The body of `/v1/ports`.
@@ -130,11 +130,6 @@ pub(super) fn origin(origin: Origin) -> String {
         Origin::Api => "api",
     }
     .to_owned()
-}
-
-/// The name of the port with this number; `#7` if there is none any more.
-pub(super) fn name_of(ports: &Ports, id: dataplane::ids::PortId) -> String {
-    ports.port(id).map_or_else(|| format!("#{}", id.index()), |port| port.name().to_owned())
 }
 
 fn row(port: &crate::plane::Port) -> Port {
