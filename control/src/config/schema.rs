@@ -91,6 +91,9 @@ mod tests {
         assert_eq!(NETWORK.nearest("subnet"), Some("subnets"));
         assert_eq!(NETWORK.nearest("MTU"), Some("mtu"));
         assert_eq!(NETWORK.nearest("isloated"), Some("isolated"));
+        assert_eq!(NETWORK.nearest("vlans"), Some("vlan"));
+        assert_eq!(NETWORK.nearest("parnet"), Some("parent"));
+        assert_eq!(PORT.nearest("oi"), Some("io"));
         assert_eq!(NETWORK.nearest("colour"), None);
         assert_eq!(NETWORK.nearest(&"x".repeat(1 << 20)), None);
     }

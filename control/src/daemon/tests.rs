@@ -1,5 +1,6 @@
 use std::fs;
 
+use dataplane::ids::SegmentId;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,6 +89,41 @@ fn what_was_made_is_there_after_a_crash() {
     assert_eq!(next.endpoint("x")["address"], json!(["10.1.0.2/24"]));
     next.daemon.create(Kind::Endpoint, endpoint("new")).unwrap();
     assert_ne!(next.endpoint("new")["address"][0], rests, "it did not rest");
+}
+
+#[test]
+fn networks_are_plugged_in_at_run_time() {
+    // A device that no machine has.
+    let parent = "heddle-none0";
+    let mut world = World::new(WEB);
+    let vlan = json!({ "name": "ten", "driver": "vlan", "parent": parent, "vlan": 10 });
+    world.daemon.create(Kind::Network, vlan).unwrap();
+    let trunk = json!({ "name": "all", "driver": "vlan", "parent": parent, "trunk": [10, 20], "native": 1 });
+    world.daemon.create(Kind::Network, trunk).unwrap();
+    let behind = json!({ "name": "vm", "network": "all", "kind": "memory" });
+    world.daemon.create(Kind::Endpoint, behind).unwrap();
+    let again = json!({ "name": "again", "driver": "vlan", "parent": parent, "vlan": 10 });
+    let refused = world.daemon.create(Kind::Network, again).unwrap_err().to_string();
+    assert!(refused.contains("that is not network `ten`'s"), "{refused}");
+
+    world.daemon.update(Kind::Network, "ten", json!({ "vlan": 11 })).unwrap();
+    world.daemon.update(Kind::Network, "all", json!({ "native": null, "io": "af_xdp" })).unwrap();
+    let all = world.daemon.inspect(Kind::Network, "all").unwrap();
+    assert_eq!(
+        (&all["trunk"], &all["native"], &all["io"]),
+        (&json!([10, 20]), &json!(null), &json!("af_xdp"))
+    );
+    let model = world.daemon.switch().inventory.model();
+    let uplink = &model.uplinks[parent];
+    let vlans: Vec<bool> =
+        [0, 1, 10, 11, 20].map(|vid| uplink.trunk.segment(vid) == SegmentId::NONE).to_vec();
+    assert_eq!(vlans, [true, true, false, false, false]);
+    assert_eq!(world.after_crash(WEB).unwrap().objects(), world.objects());
+
+    world.daemon.remove(Kind::Endpoint, "vm").unwrap();
+    world.daemon.remove(Kind::Network, "all").unwrap();
+    world.daemon.remove(Kind::Network, "ten").unwrap();
+    assert!(world.daemon.switch().inventory.model().uplinks.is_empty());
 }
 
 #[test]

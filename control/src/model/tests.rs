@@ -239,6 +239,11 @@ fn networks_of_one_parent_share_its_segments() {
     assert_eq!(addresses(&next, "vm"), [""; 0]);
     let ports: Vec<&str> = model.ports().map(|(_, name)| name).collect();
     assert_eq!(ports, ["a", "b", "vm", "eth1"]);
+    assert_eq!((model.port("eth1"), model.port("eth2")), (Some(uplink.id), None));
+    let names = model.segments();
+    let mut names: Vec<&str> = names.values().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["eth1 vlan 20", "house", "lan10"]);
 }
 
 #[test]
@@ -305,20 +310,26 @@ fn vlans_that_become_one_keep_the_untagged_segment() {
     assert_ne!(third.model().networks["lan10"].id, house);
 }
 
-/// A wish with up to three networks and nine endpoints that may be on any of them.
+/// A wish with up to three networks, alone or plugged in, and nine endpoints that may be on any of
+/// them.
 fn wish() -> impl Strategy<Value = String> {
     let port = (0_u8..9, 0_u8..3, prop::option::of(2_u8..14));
-    (prop::collection::vec(port, 0..9), prop::collection::btree_set(0_u8..3, 0..4)).prop_map(
-        |(ports, networks)| {
-            let network = |n: &u8| {
+    (prop::collection::vec(port, 0..9), prop::collection::btree_map(0_u8..3, any::<bool>(), 0..4))
+        .prop_map(|(ports, networks)| {
+            let network = |(n, plugged): (&u8, &bool)| {
+                let place = match (n, plugged) {
+                    (_, false) => "\"bridge\"".to_owned(),
+                    (0, true) => "\"bridge\"\nparent = \"eth1\"".to_owned(),
+                    (vid, true) => format!("\"vlan\"\nparent = \"eth1\"\nvlan = {vid}"),
+                };
                 format!(
-                    "[[network]]\nname = \"n{n}\"\ndriver = \"bridge\"\n\
+                    "[[network]]\nname = \"n{n}\"\ndriver = {place}\n\
                      subnets = [\"10.0.{n}.0/28\", \"fd00:{n}::/64\"]\n"
                 )
             };
             let (mut names, mut fixed) = (BTreeSet::new(), BTreeSet::new());
             let ports = ports.into_iter().filter(|(name, network, host)| {
-                networks.contains(network)
+                networks.contains_key(network)
                     && names.insert(*name)
                     && host.is_none_or(|host| fixed.insert((*network, host)))
             });
@@ -332,14 +343,17 @@ fn wish() -> impl Strategy<Value = String> {
             };
             let ports: String = ports.map(port).collect();
             networks.iter().map(network).chain([ports]).collect()
-        },
-    )
+        })
 }
 
-/// The port numbers of all endpoints, and of the host stack in all networks.
+/// The port numbers of all endpoints and uplinks, and of the host stack in all networks.
 fn numbers(model: &Model) -> HashSet<PortId> {
     let hosts = model.networks.values().map(|network| network.host);
-    model.endpoints.values().map(|endpoint| endpoint.id).chain(hosts).collect()
+    model.ports().map(|(id, _)| id).chain(hosts).collect()
+}
+
+fn segments(model: &Model) -> HashSet<SegmentId> {
+    model.networks.values().map(|network| network.id).collect()
 }
 
 proptest! {
@@ -350,6 +364,7 @@ proptest! {
         let (mut inventory, mut now) = (Inventory::default(), 0);
         let mut stored = std::collections::BTreeMap::new();
         let mut resting: HashSet<PortId> = HashSet::new();
+        let mut resting_segments: HashSet<SegmentId> = HashSet::new();
         for (wish, pause) in wishes {
             now += pause;
             let desired = desired(&wish);
@@ -357,7 +372,10 @@ proptest! {
             let Ok(plan) = inventory.plan(&desired, at(now)) else { continue };
             let model = plan.next.model();
             let ids = numbers(model);
-            prop_assert_eq!(ids.len(), model.endpoints.len() + model.networks.len());
+            let owners = model.endpoints.len() + model.networks.len() + model.uplinks.len();
+            prop_assert_eq!(ids.len(), owners);
+            prop_assert_eq!(segments(model).len(), model.networks.len());
+            prop_assert!(segments(model).is_disjoint(&resting_segments));
             prop_assert!(ids.is_disjoint(&resting));
             let mut seen = HashSet::new();
             for endpoint in model.endpoints.values() {
@@ -374,6 +392,8 @@ proptest! {
             }
             let gone = &numbers(inventory.model()) - &ids;
             prop_assert_eq!(&gone, &plan.retired.ports.iter().copied().collect());
+            let gone = &segments(inventory.model()) - &segments(model);
+            prop_assert_eq!(&gone, &plan.retired.segments.iter().copied().collect());
             for record in plan.records {
                 stored.insert((record.network.clone(), record.address), record);
             }
@@ -381,9 +401,11 @@ proptest! {
             prop_assert!(restored.leases().eq(plan.next.ipam().leases()));
             inventory = plan.next;
             resting.extend(&plan.retired.ports);
+            resting_segments.extend(&plan.retired.segments);
             if now % 3 == 0 {
                 inventory.release(&plan.retired).unwrap();
                 resting.retain(|id| !plan.retired.ports.contains(id));
+                resting_segments.retain(|id| !plan.retired.segments.contains(id));
             }
         }
     }
