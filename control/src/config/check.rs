@@ -5,10 +5,12 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use dataplane::ids::SegmentId;
 use ipnet::IpNet;
+use pipelines::trunk::Tagging;
 
 use super::{Config, Host, Io, Kind, Lan, Network, Parent, Report, Trunk, Workers};
-use crate::model::{Desired, Endpoint, Inventory, Model};
+use crate::model::{Desired, Endpoint, Inventory, Model, Uplink};
 
 /// What a configuration comes to on a host that has nothing yet. Its `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,9 @@ impl fmt::Display for Summary {
         let (networks, ports) = (counted(networks, "network"), counted(ports, "port"));
         writeln!(f, "{file} is good: {networks}, {ports}")?;
         show_host(f, &config.host)?;
+        let networks = model.networks.values().map(|network| (network.id, &*network.spec.name));
+        let networks = networks.collect();
+        model.uplinks.values().try_for_each(|uplink| show_parent(f, uplink, &networks))?;
         let mut endpoints: HashMap<&str, Vec<&Endpoint>> = HashMap::new();
         for endpoint in config.ports.iter().filter_map(|port| model.endpoints.get(&port.name)) {
             endpoints.entry(&endpoint.spec.network).or_default().push(endpoint);
@@ -77,6 +82,26 @@ fn show_host(f: &mut fmt::Formatter<'_>, host: &Host) -> fmt::Result {
     writeln!(f, "  memory   {}", host.memory)?;
     writeln!(f, "  state    {}", host.state.display())?;
     writeln!(f, "  api      {}", host.api.display())
+}
+
+/// What is on the wire, and whose it is.
+fn show_parent(
+    f: &mut fmt::Formatter<'_>,
+    uplink: &Uplink,
+    networks: &HashMap<SegmentId, &str>,
+) -> fmt::Result {
+    writeln!(f, "\nparent {}, mtu {}, driven by {}", uplink.device, uplink.mtu, uplink.io)?;
+    let mut tagged = Vec::new();
+    for (segment, tagging) in uplink.trunk.segments() {
+        let name = networks.get(&segment).copied().unwrap_or("trunk only");
+        match tagging {
+            Tagging::Native(None) => writeln!(f, "  untagged {name}")?,
+            Tagging::Native(Some(vid)) => writeln!(f, "  untagged vlan {vid}, {name}")?,
+            Tagging::Tagged(vid) => tagged.push((vid, name)),
+        }
+    }
+    tagged.sort_unstable();
+    tagged.iter().try_for_each(|(vid, name)| writeln!(f, "  tagged   vlan {vid}, {name}"))
 }
 
 fn show_network(f: &mut fmt::Formatter<'_>, network: &Network) -> fmt::Result {

@@ -212,6 +212,9 @@ fn check_says_how_frames_look_outside() {
     std::fs::write(&path, FULL).unwrap();
     let words = check(&path).unwrap().to_string();
     for line in [
+        "parent eth1, mtu 1500, driven by af_packet\n  untagged vlan 1, trunk only\n  \
+         tagged   vlan 10, lan10\n  tagged   vlan 20, trunk only\n",
+        "parent eth2, mtu 1500, driven by auto\n  untagged house\n",
         "network lan10 (vlan 10 of eth1 by af_packet), mtu 1500",
         "subnet   192.168.10.0/24, no gateway",
         "reserved 192.168.10.1 for router, where default routes go",
