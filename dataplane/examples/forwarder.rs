@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let duration = Duration::from_secs(seconds.parse()?);
     let mut pool = Arena::create(GEOMETRY)?.remove(0);
     let umem = Umem::register(Arc::new(Ledger::new(Arc::clone(pool.arena()))))?;
-    let pins = Pins::open(MOUNT_POINT)?;
+    let pins = Pins::open(MOUNT_POINT, "forwarder")?;
     let mut left = Side::open(&umem, &pins, first, PortId(0))?;
     let mut right = Side::open(&umem, &pins, second, PortId(1))?;
     let (mut batch, started) = (Vec::with_capacity(BATCH), Instant::now());

@@ -49,7 +49,7 @@ fn a_host_keeps_what_is_its_own_through_heddles_life() {
             let host = Host::new();
             host.expect_at_own(COUNT);
             host.expect_at_published(COUNT);
-            let pins = Pins::open(&host.bpffs).unwrap();
+            let pins = Pins::open(&host.bpffs, "67").unwrap();
 
             let mut first = Program::load_with_rules(&pins, host.index).unwrap();
             first.set_rules([published(), vxlan(7)]).unwrap();
@@ -83,7 +83,7 @@ fn a_host_keeps_what_is_its_own_through_heddles_life() {
 fn a_station_of_heddles_is_unseen_by_the_host() {
     in_a_namespace(|| {
         let host = Host::new();
-        let pins = Pins::open(&host.bpffs).unwrap();
+        let pins = Pins::open(&host.bpffs, "67").unwrap();
         let mut program = Program::load_with_rules(&pins, host.index).unwrap();
         // The host's own address, as if it were heddle's: only so would it notice otherwise.
         program.set_rules([Rule::Station(host.mac)]).unwrap();

@@ -114,7 +114,7 @@ impl Scene {
     pub(crate) fn new(mtu: u32) -> Self {
         let switch = Namespace::new();
         let bpffs = std::env::temp_dir().join(switch.0.path().file_name().unwrap());
-        let pins = Pins::open(&bpffs).unwrap();
+        let pins = Pins::open(&bpffs, "af_xdp").unwrap();
         let sides: Vec<Side> = (1..=2).map(|n| Side::new(&switch, &pins, n, mtu)).collect();
         let pool = Arena::create(GEOMETRY).unwrap().pop().unwrap();
         let ledger = Arc::new(Ledger::new(Arc::clone(pool.arena())));

@@ -1,11 +1,13 @@
 //! A blocking rtnetlink client: links in [`link`], addresses and routes in
-//! [`address`], neighbours in [`neighbor`], programs on devices in [`xdp`].
+//! [`address`], neighbours in [`neighbor`], programs on devices in [`xdp`]; and news of links in
+//! [`monitor`].
 //!
 //! It is blocking because each use is short and runs on a thread that has entered a namespace;
 //! an asynchronous client would need a runtime per namespace. Every wait is bounded.
 
 pub mod address;
 pub mod link;
+pub mod monitor;
 pub mod neighbor;
 pub mod xdp;
 
@@ -23,6 +25,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
 pub use link::Link;
+pub use monitor::{Monitor, News};
 
 /// How long the kernel may take for one answer. It answers within the system call; only the
 /// lock that all of rtnetlink shares can keep it waiting, for example behind a namespace that

@@ -30,7 +30,7 @@ use rustix::io::Errno;
 
 pub use self::attach::{Adoption, Attached};
 pub use self::error::{Cause, Error};
-pub use self::pins::{MOUNT_POINT, Pins};
+pub use self::pins::{MOUNT_POINT, OURS, Pins};
 pub use self::rule::{
     BadRules, MOST_ADDRESSES, MOST_BLOCKS, MOST_STATIONS, MOST_TUNNELS, PortRange, Rule, SpiPrefix,
     Transport,

@@ -22,8 +22,8 @@ use super::device::Device;
 /// Where the BPF file system is by custom.
 pub const MOUNT_POINT: &str = "/sys/fs/bpf";
 
-/// heddle's directory below the mount point.
-const OURS: &str = "heddle";
+/// The directory of all heddles below the mount point.
+pub const OURS: &str = "heddle";
 
 /// The file of a device's link, beside those of its maps.
 pub(super) const LINK: &str = "link";
@@ -40,17 +40,20 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// Opens heddle's directory on the BPF file system at `mount_point`, usually
-    /// [`MOUNT_POINT`], and makes what is missing: if none is mounted there, one is.
+    /// Opens the directory of one heddle, called by its `owner`, on the BPF file system at
+    /// `mount_point`, usually [`MOUNT_POINT`], and makes what is missing: if none is mounted
+    /// there, one is.
     ///
     /// # Errors
     /// [`Error::Pins`] without `CAP_SYS_ADMIN`, or if the mount point isn't a directory.
-    pub fn open(mount_point: impl AsRef<Path>) -> Result<Self, Error> {
+    pub fn open(mount_point: impl AsRef<Path>, owner: &str) -> Result<Self, Error> {
         let mount_point = mount_point.as_ref();
         create_directory(mount_point).map_err(refused("create", mount_point))?;
         mount_if_missing(mount_point)
             .map_err(refused("mount a BPF file system at", mount_point))?;
-        let root = mount_point.join(OURS);
+        let ours = mount_point.join(OURS);
+        create_directory(&ours).map_err(refused("create", &ours))?;
+        let root = ours.join(owner);
         create_directory(&root).map_err(refused("create", &root))?;
         Ok(Self { root, loader: Arc::new(Mutex::new(EbpfLoader::new())) })
     }
@@ -76,6 +79,17 @@ impl Pins {
             }
         }
         Ok(swept)
+    }
+
+    /// Removes the directory, if no device has pins any more.
+    ///
+    /// # Errors
+    /// [`Error::Pins`].
+    pub fn close(self) -> Result<(), Error> {
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(refused("remove", &self.root)),
+        }
     }
 
     /// Takes the directory of a device, which is made if it isn't there.

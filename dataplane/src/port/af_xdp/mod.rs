@@ -70,6 +70,13 @@ pub struct Error {
     pub source: Errno,
 }
 
+impl Error {
+    /// Whether another socket has the queue.
+    pub fn is_busy(&self) -> bool {
+        self.source == Errno::BUSY
+    }
+}
+
 /// Who sends at the other end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {

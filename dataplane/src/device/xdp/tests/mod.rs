@@ -36,7 +36,7 @@ impl Scene {
     }
 
     fn pins(&self) -> Pins {
-        Pins::open(&self.bpffs).unwrap()
+        Pins::open(&self.bpffs, "67").unwrap()
     }
 
     /// What is pinned: directories of devices and the files in them.
