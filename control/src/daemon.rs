@@ -266,7 +266,11 @@ impl Daemon {
         self.skipped = skipped;
         self.warn_of_skipped();
         self.clear_stale(&plan);
-        self.carry_out(plan, &[])
+        self.carry_out(plan, &[])?;
+        if let Err(error) = self.switch.plane.backstage_mut().sweep() {
+            tracing::warn!(%error, "something of an earlier run is left behind");
+        }
+        Ok(())
     }
 
     /// Removes devices of endpoints that are no more: they went while heddle was down, or just
@@ -444,6 +448,7 @@ fn differences(old: &Host, new: &Host) -> Vec<String> {
         ("host.state", old.state != new.state),
         ("host.api", old.api != new.api),
         ("host.memory", old.memory != new.memory),
+        ("host.netns", old.netns != new.netns),
     ];
     keys.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()).collect()
 }

@@ -51,14 +51,15 @@ impl Switch {
     /// [`SwitchError`] when memory or threads can't be had.
     pub fn start(config: &Config, ipam: Ipam) -> Result<Self, SwitchError> {
         let cores = cores(&config.host.workers);
+        let instance = format!("heddle:{}:", config.host.state.display());
         let settings = Settings {
             cores: cores.clone(),
             memory: usize::try_from(config.host.memory.0).unwrap_or(usize::MAX),
             linger: Duration::from_micros(20),
+            netns: config.host.netns.clone(),
         };
         let tables = compile::compile_all(&Model::default(), random()?);
         let plane = Plane::start(&settings, tables, [random()?, random()?])?;
-        let instance = format!("heddle:{}:", config.host.state.display());
         let (inventory, ports) = (Inventory::new(ipam), Ports::default());
         Ok(Self { inventory, plane, ports, instance, cores })
     }
@@ -133,7 +134,7 @@ impl Switch {
                 _ => None,
             })
             .collect();
-        self.ports.raise(&added);
+        self.ports.raise(&self.plane, &added);
         Ok(())
     }
 
@@ -167,6 +168,9 @@ impl Switch {
         for port in all {
             self.ports.detach(&self.plane, port)?;
         }
+        if let Err(error) = self.plane.backstage_mut().remove() {
+            tracing::warn!(%error, "heddle's own namespace is left behind");
+        }
         Ok(())
     }
 
@@ -180,14 +184,14 @@ impl Switch {
             }
             Change::EndpointChanged { new, .. } => {
                 if let Some(network) = model.networks.get(&new.spec.network) {
-                    self.ports.change(&self.instance, new, network);
+                    self.ports.change(&self.plane, &self.instance, new, network);
                 }
             }
             Change::NetworkAdded(network) => self.plane.join(network)?,
             Change::NetworkChanged { new, .. } => {
                 self.plane.rejoin(new);
                 for endpoint in model.endpoints_of(&new.spec.name) {
-                    self.ports.change(&self.instance, endpoint, new);
+                    self.ports.change(&self.plane, &self.instance, endpoint, new);
                 }
             }
             Change::UplinkAdded(uplink) | Change::UplinkChanged { new: uplink, .. } => {

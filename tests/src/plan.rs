@@ -18,7 +18,39 @@ pub struct Plan {
 struct Network {
     name: String,
     settings: String,
-    ports: Vec<(String, String)>,
+    ports: Vec<Port>,
+}
+
+#[derive(Clone, Debug)]
+struct Port {
+    name: String,
+    settings: String,
+    kind: Kind,
+}
+
+/// What a port is made of, and how that is driven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Kind {
+    /// A TAP.
+    #[default]
+    Tap,
+    /// A veth by packet sockets.
+    VethPacket,
+    /// A veth by AF_XDP.
+    VethXdp,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Tap, Self::VethPacket, Self::VethXdp];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Tap => "kind = \"tap\"",
+            Self::VethPacket => "kind = \"veth\"\nio = \"af_packet\"",
+            Self::VethXdp => "kind = \"veth\"\nio = \"af_xdp\"",
+        }
+    }
 }
 
 impl Plan {
@@ -51,13 +83,22 @@ impl Plan {
     #[must_use]
     pub fn port(mut self, name: &str, settings: &str) -> Self {
         let network = self.networks.last_mut().expect("a network before its ports");
-        network.ports.push((name.to_owned(), settings.to_owned()));
+        let (name, settings) = (name.to_owned(), settings.to_owned());
+        network.ports.push(Port { name, settings, kind: Kind::Tap });
+        self
+    }
+
+    /// Makes the port that was added last of another kind than a TAP.
+    #[must_use]
+    pub fn of(mut self, kind: Kind) -> Self {
+        let network = self.networks.last_mut().expect("a network before its ports");
+        network.ports.last_mut().expect("a port before its kind").kind = kind;
         self
     }
 
     /// The names of all ports, which are also those of their containers.
     pub fn ports(&self) -> impl Iterator<Item = &str> {
-        self.networks.iter().flat_map(|network| &network.ports).map(|(name, _)| &**name)
+        self.networks.iter().flat_map(|network| &network.ports).map(|port| &*port.name)
     }
 
     /// The address of a port.
@@ -65,7 +106,7 @@ impl Plan {
     /// # Panics
     /// If there is no such port.
     pub fn address(&self, port: &str, family: Family) -> IpAddr {
-        let place = |network: &Network| network.ports.iter().position(|(name, _)| name == port);
+        let place = |network: &Network| network.ports.iter().position(|other| other.name == port);
         let mut places = (1..).zip(&self.networks);
         let found = places.find_map(|(number, network)| Some((number, place(network)?)));
         let (number, place) = found.unwrap_or_else(|| panic!("no port is called {port}"));
@@ -77,12 +118,18 @@ impl Plan {
         family.pick(addresses(number, 1))
     }
 
-    /// The configuration file. `netns` answers the namespace of a port's container.
-    pub(crate) fn text(&self, directory: &Path, netns: impl Fn(&str) -> String) -> String {
+    /// The configuration file. `own_netns` is heddle's own namespace; `netns` answers that of a
+    /// port's container.
+    pub(crate) fn text(
+        &self,
+        directory: &Path,
+        own_netns: &str,
+        netns: impl Fn(&str) -> String,
+    ) -> String {
         let (directory, host) = (directory.display(), &self.host);
         let mut text = format!(
             "[host]\nname = \"host\"\nmemory = \"128MiB\"\nstate = \"{directory}/state\"\n\
-             api = \"{directory}/api.sock\"\n{host}\n"
+             api = \"{directory}/api.sock\"\nnetns = \"{own_netns}\"\n{host}\n"
         );
         for (number, Network { name, settings, ports }) in (1_u8..).zip(&self.networks) {
             // Writing to a string can't fail.
@@ -91,12 +138,13 @@ impl Plan {
                 "\n[[network]]\nname = \"{name}\"\ndriver = \"bridge\"\n\
                  subnets = [\"10.200.{number}.0/24\", \"fd00:200:{number}::/64\"]\n{settings}\n"
             );
-            for (port, settings) in ports {
+            for Port { name: port, settings, kind } in ports {
+                let kind = kind.text();
                 let [four, six] = Family::BOTH.map(|family| self.address(port, family));
                 let netns = netns(port);
                 let _ = write!(
                     text,
-                    "\n[[port]]\nnetwork = \"{name}\"\nname = \"{port}\"\nkind = \"tap\"\n\
+                    "\n[[port]]\nnetwork = \"{name}\"\nname = \"{port}\"\n{kind}\n\
                      netns = \"{netns}\"\ndevice = \"{DEVICE}\"\n\
                      address = [\"{four}/24\", \"{six}/64\"]\n{settings}\n"
                 );

@@ -278,7 +278,8 @@ impl World {
     fn configuration(&self) -> String {
         // Also of a container that is not there: the lab's prefix names its directory as well.
         let prefix = self.lab.directory().file_name().expect("a directory").display();
-        self.plan.text(self.lab.directory(), |port| format!("{prefix}-{port}"))
+        let own = self.host.own_netns();
+        self.plan.text(self.lab.directory(), &own, |port| format!("{prefix}-{port}"))
     }
 
     fn launch(&mut self) {

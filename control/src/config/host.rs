@@ -27,6 +27,8 @@ pub struct Host {
     pub api: PathBuf,
     /// The budget for packet arenas and tables.
     pub memory: Size,
+    /// The name of heddle's own namespace, where it keeps its ends of veths.
+    pub netns: String,
 }
 
 /// The cores that workers are pinned to.
@@ -46,6 +48,7 @@ impl Default for Host {
             state: PathBuf::from("/var/lib/heddle"),
             api: PathBuf::from("/run/heddle/heddle.sock"),
             memory: Size(512 << 20),
+            netns: "heddle".to_owned(),
         }
     }
 }
@@ -63,6 +66,7 @@ impl Host {
             state: fields.optional("state", values::path).unwrap_or(default.state),
             api: fields.optional("api", values::path).unwrap_or(default.api),
             memory: fields.optional("memory", memory).unwrap_or(default.memory),
+            netns: fields.optional("netns", values::name).unwrap_or(default.netns),
         }
     }
 }

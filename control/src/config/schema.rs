@@ -18,7 +18,7 @@ pub(super) const ROOT: Schema = Schema {
 
 pub(super) const HOST: Schema = Schema {
     title: "[host]",
-    keys: &["name", "workers", "state", "api", "memory"],
+    keys: &["name", "workers", "state", "api", "memory", "netns"],
     later: &["metrics"],
 };
 

@@ -1,18 +1,19 @@
-//! The device of an endpoint: a TAP made in heddle's namespace, moved into the container's, named
-//! and addressed there, and adopted again after a restart.
+//! The device of an endpoint, as its container sees it: named and addressed there, found again
+//! after a restart, and removed.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dataplane::device::netlink::{self, Link, Netlink};
 use dataplane::device::netns::{self, Netns};
 use dataplane::ids::{MacAddr, Mtu};
-use dataplane::port::tap::device::{self, TapError};
+use dataplane::port::tap::device::TapError;
 use dataplane::wire::ipv6;
 use ipnet::IpNet;
 use thiserror::Error;
+
+use super::drive::DriveError;
 
 /// Where a device that heddle has made is, and how it is known there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -56,6 +57,9 @@ pub enum DeviceError {
     /// The kernel refused a queue.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// No socket on it.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     /// Something else has the name.
     #[error(
         "the namespace `{netns}` has a device `{name}` that is not heddle's: rename one of them"
@@ -78,30 +82,6 @@ const QUEUE_LENGTH: u32 = 4096;
 /// How long the kernel is given to act on a carrier; it takes a millisecond, unless the machine is
 /// very busy or the device was set down by somebody else.
 const RUNS: Duration = Duration::from_millis(100);
-
-/// A device whose queues are open.
-pub(super) struct Opened {
-    /// As many as were asked for.
-    pub(super) queues: Vec<OwnedFd>,
-    /// Whether an earlier heddle has served it.
-    pub(super) adopted: bool,
-}
-
-/// Begins the name of a device on its way into a container.
-const PASSING: &str = "hdl";
-
-/// Opens `queues` queues of the device in `netns`: of the one that is there from an earlier run, or
-/// of a new one. It is up and has its addresses, but no carrier yet.
-///
-/// # Errors
-///
-/// [`DeviceError`] says what the kernel refused; a new device is gone again then.
-pub(super) fn open(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Opened, DeviceError> {
-    match netns.run(|| adopt(netns, wanted, queues))?? {
-        Some(queues) => Ok(Opened { queues, adopted: true }),
-        None => Ok(Opened { queues: create(netns, wanted, queues)?, adopted: false }),
-    }
-}
 
 /// Changes a device that is in use to what it is to be now.
 ///
@@ -147,7 +127,32 @@ pub(super) fn forget_neighbors(netns: &Netns, name: &str) -> Result<(), DeviceEr
     })?
 }
 
-fn link(netlink: &mut Netlink, name: &str) -> Result<Link, DeviceError> {
+/// The device that an earlier heddle has left in this namespace, if it is of this `kind`. One of
+/// an endpoint that is no more is removed.
+///
+/// # Errors
+///
+/// [`DeviceError::NameTaken`]; [`DeviceError`] when the kernel refuses.
+pub(super) fn earlier(
+    netlink: &mut Netlink,
+    netns: &Netns,
+    wanted: &Wanted,
+    kind: &str,
+) -> Result<Option<Link>, DeviceError> {
+    let Some(link) = netlink.link(&wanted.name)? else { return Ok(None) };
+    let alias = link.alias.as_deref().unwrap_or_default();
+    if alias == wanted.alias && link.kind.as_deref() == Some(kind) {
+        return Ok(Some(link));
+    }
+    if !alias.starts_with(&wanted.instance) {
+        let netns = netns.path().display().to_string();
+        return Err(DeviceError::NameTaken { netns, name: wanted.name.clone() });
+    }
+    netlink.delete(link.index)?;
+    Ok(None)
+}
+
+pub(super) fn link(netlink: &mut Netlink, name: &str) -> Result<Link, DeviceError> {
     netlink.link(name)?.ok_or_else(|| DeviceError::Vanished(name.to_owned()))
 }
 
@@ -175,75 +180,16 @@ impl Site {
     }
 }
 
-/// Removes devices with an alias that begins with `prefix` from heddle's own namespace: they were
-/// on their way into a container when an earlier heddle died.
+/// Gives a device what it is to have, and nothing that it has already.
 ///
 /// # Errors
 ///
 /// [`DeviceError`] when the kernel refuses.
-pub fn remove_strays(prefix: &str) -> Result<(), DeviceError> {
-    let mut netlink = Netlink::open()?;
-    for link in netlink.links()? {
-        let ours = link.alias.as_deref().is_some_and(|alias| alias.starts_with(prefix));
-        if ours && link.name.starts_with(PASSING) {
-            netlink.delete(link.index)?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes the device over that an earlier heddle has left in this namespace.
-fn adopt(
-    netns: &Netns,
+pub(super) fn configure(
+    netlink: &mut Netlink,
+    link: &Link,
     wanted: &Wanted,
-    queues: usize,
-) -> Result<Option<Vec<OwnedFd>>, DeviceError> {
-    let mut netlink = Netlink::open()?;
-    let Some(link) = netlink.link(&wanted.name)? else { return Ok(None) };
-    let alias = link.alias.as_deref().unwrap_or_default();
-    if alias != wanted.alias && alias.starts_with(&wanted.instance) {
-        // Of an endpoint that is no more.
-        netlink.delete(link.index)?;
-        return Ok(None);
-    }
-    if alias != wanted.alias {
-        let netns = netns.path().display().to_string();
-        return Err(DeviceError::NameTaken { netns, name: wanted.name.clone() });
-    }
-    let queues = device::open(&wanted.name, queues)?;
-    configure(&mut netlink, &link, wanted)?;
-    Ok(Some(queues))
-}
-
-/// Makes the device in this namespace, under a passing name, and moves it.
-fn create(netns: &Netns, wanted: &Wanted, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
-    let passing = format!("{PASSING}{:06x}", wanted.mac.to_u64() & 0xff_ffff);
-    let queues = device::open(&passing, queues)?;
-    move_in(netns, wanted, &passing)?;
-    // Last: until then the device goes with its queues.
-    if let Some(queue) = queues.first() {
-        let vanished = |_| DeviceError::Vanished(wanted.name.clone());
-        device::set_persistent(queue.as_fd()).map_err(vanished)?;
-    }
-    Ok(queues)
-}
-
-fn move_in(netns: &Netns, wanted: &Wanted, passing: &str) -> Result<(), DeviceError> {
-    let vanished = || DeviceError::Vanished(passing.to_owned());
-    let mut netlink = Netlink::open()?;
-    let link = netlink.link(passing)?.ok_or_else(vanished)?;
-    netlink.set_alias(link.index, &wanted.alias)?;
-    netlink.move_to(link.index, netns)?;
-    netns.run(|| {
-        let mut netlink = Netlink::open()?;
-        let link = netlink.link(passing)?.ok_or_else(vanished)?;
-        netlink.rename(link.index, &wanted.name)?;
-        configure(&mut netlink, &link, wanted)
-    })?
-}
-
-/// Gives a device what it is to have, and nothing that it has already.
-fn configure(netlink: &mut Netlink, link: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
+) -> Result<(), DeviceError> {
     if link.mac != wanted.mac {
         change_mac(netlink, link, wanted.mac)?;
     }
@@ -283,6 +229,13 @@ fn change_mac(netlink: &mut Netlink, link: &Link, mac: MacAddr) -> Result<(), De
         netlink.add_address(link.index, (ipv6::link_local(mac).into(), 64))?;
     }
     Ok(())
+}
+
+/// A number that follows from a text which is too long for a name (FNV-1a, 64 bits: RFC 9923).
+pub(super) fn digest(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 fn is_link_local(address: IpAddr) -> bool {

@@ -1,9 +1,14 @@
 //! The data plane as control holds it: packet memory, workers, published tables, and the devices
 //! of all endpoints.
 
+mod backstage;
 mod device;
+mod drive;
 mod gateways;
+mod port;
 mod ports;
+mod tap;
+mod veth;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +29,12 @@ use pipelines::tables::Tables;
 use rtrb::{Producer, RingBuffer};
 use thiserror::Error;
 
-pub use device::{DeviceError, Site, remove_strays};
-pub use ports::{Device, Port, Ports, site, sum};
+pub use backstage::Backstage;
+pub use device::{DeviceError, Site};
+pub use drive::Drive;
+pub use port::{Device, Port};
+pub use ports::{Ports, site, sum};
+pub use tap::remove_strays;
 
 use crate::host::{Host, Wiring};
 
@@ -38,6 +47,8 @@ pub struct Settings {
     pub memory: usize,
     /// How long a worker polls before it sleeps.
     pub linger: Duration,
+    /// The name of heddle's own namespace.
+    pub netns: String,
 }
 
 /// Why there is no data plane, or why it can't do what it is asked.
@@ -76,6 +87,7 @@ pub struct Plane {
     fdb: Arc<fdb::Table>,
     sweeper: Sweeper,
     learning: Vec<Arc<Learning>>,
+    backstage: Backstage,
     origin: Instant,
 }
 
@@ -98,6 +110,9 @@ impl Plane {
         let count = settings.cores.len();
         let owners = u16::try_from(count + 1).unwrap_or(u16::MAX);
         let (fdb, mut pools) = memory(settings.memory, owners, seed)?;
+        let arena = pools.first().map(|pool| Arc::clone(pool.arena()));
+        let arena = arena.ok_or(ArenaError::Owners(owners))?;
+        let backstage = Backstage::new(settings.netns.clone(), arena);
         let host_pool = pools.pop().ok_or(ArenaError::Owners(owners))?;
         let seats = pools.iter().map(|pool| Seat::new(pool.owner()));
         let seats: Vec<Seat> = seats.collect::<Result<_, _>>()?;
@@ -122,12 +137,22 @@ impl Plane {
         let host = Host::start(wiring, host_pool, from_host, first, origin);
         let host = host.map_err(PlaneError::Host)?;
         let gateways = BTreeMap::new();
-        Ok(Self { workers, host, gateways, tables, fdb, sweeper, learning, origin })
+        Ok(Self { workers, host, gateways, tables, fdb, sweeper, learning, backstage, origin })
     }
 
     /// The workers, by number.
     pub fn workers(&self) -> &[Handle<Switch>] {
         &self.workers
+    }
+
+    /// What ports share that are driven by sockets.
+    pub fn backstage(&self) -> &Backstage {
+        &self.backstage
+    }
+
+    /// The same, to end it.
+    pub fn backstage_mut(&mut self) -> &mut Backstage {
+        &mut self.backstage
     }
 
     /// The learned addresses.

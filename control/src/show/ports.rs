@@ -137,7 +137,7 @@ fn row(port: &crate::plane::Port) -> Port {
     let device = &endpoint.spec.device;
     let (state, reason) = match &port.device {
         Device::Waiting { reason, .. } => (State::Waiting, Some(reason.clone())),
-        Device::Tap { .. } | Device::Memory(_) => (State::Serving, None),
+        Device::Tap { .. } | Device::Driven { .. } | Device::Memory(_) => (State::Serving, None),
     };
     Port {
         name: endpoint.spec.name.clone(),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::device::netlink::{self, Link, Netlink};
 use dataplane::device::netns::{self, Netns};
+use dataplane::device::xdp;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Error;
@@ -101,6 +102,11 @@ impl Container {
         &self.full
     }
 
+    /// What is to be the name of the own namespace of a heddle here.
+    pub fn own_netns(&self) -> String {
+        format!("{}-own", self.full)
+    }
+
     /// Its namespace.
     pub fn netns(&self) -> &Netns {
         &self.netns
@@ -165,7 +171,23 @@ fn remove(prefix: &str, directory: &Path) {
     for name in names_in(Path::new(netns::RUN_DIR)).iter().filter(|name| name.starts_with(&start)) {
         let _ = Netns::remove(name);
     }
+    let pinned = Path::new(xdp::MOUNT_POINT).join(xdp::OURS);
+    for name in names_in(&pinned).iter().filter(|name| name.starts_with(&start)) {
+        let _ = remove_pins(&pinned.join(name));
+    }
     let _ = fs::remove_dir_all(directory);
+}
+
+/// Removes a heddle's directories on the BPF file system, of which each has files only.
+fn remove_pins(directory: &Path) -> std::io::Result<()> {
+    for device in fs::read_dir(directory)? {
+        let device = device?.path();
+        for pin in fs::read_dir(&device)? {
+            fs::remove_file(pin?.path())?;
+        }
+        fs::remove_dir(device)?;
+    }
+    fs::remove_dir(directory)
 }
 
 /// Ends the process recorded in `PID.pid`, if it is still the same.

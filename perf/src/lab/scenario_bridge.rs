@@ -70,7 +70,7 @@ impl Topology {
         let web = [lab.container("web-1")?, lab.container("web-2")?];
         let db = [lab.container("db-1")?, lab.container("db-2")?];
         let bridged = [lab.container("bridged-1")?, lab.container("bridged-2")?];
-        let configuration = configuration(lab, &[(&WEB, &web), (&DB, &db)]);
+        let configuration = configuration(lab, &host, &[(&WEB, &web), (&DB, &db)]);
         let switch = Switch::start(lab, &host, heddle, &configuration)?;
         for container in web.iter().chain(&db) {
             container.wait_until_running(DEVICE, netlink::TIMEOUT, lab.cancel())?;
@@ -127,10 +127,11 @@ impl Network {
 }
 
 /// The configuration file: what a user would write.
-fn configuration(lab: &Lab, networks: &[(&Network, &[Container; 2])]) -> String {
-    let directory = lab.directory().display();
+fn configuration(lab: &Lab, host: &Container, networks: &[(&Network, &[Container; 2])]) -> String {
+    let (directory, netns) = (lab.directory().display(), host.own_netns());
     let mut text = format!(
-        "[host]\nname = \"lab\"\nstate = \"{directory}/state\"\napi = \"{directory}/heddle.sock\"\n"
+        "[host]\nname = \"lab\"\nstate = \"{directory}/state\"\napi = \"{directory}/heddle.sock\"\n\
+         netns = \"{netns}\"\n"
     );
     for (network, containers) in networks {
         let Network { name, number } = network;
@@ -431,8 +432,9 @@ mod tests {
     #[test]
     fn the_configuration_is_what_a_user_would_write() {
         let lab = Lab::new(Cancel::new()).unwrap();
+        let host = lab.container("host").unwrap();
         let db = [lab.container("db-1").unwrap(), lab.container("db-2").unwrap()];
-        let text = configuration(&lab, &[(&DB, &db)]);
+        let text = configuration(&lab, &host, &[(&DB, &db)]);
         let network = "\n[[network]]\nname = \"db\"\ndriver = \"bridge\"\n\
                        subnets = [\"10.200.2.0/24\", \"fd00:200:2::/64\"]\n";
         assert!(text.contains(network), "{text}");

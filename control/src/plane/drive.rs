@@ -1,0 +1,260 @@
+//! How a device that is there is driven: by packet sockets, or by AF_XDP.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dataplane::device::netlink::Link;
+use dataplane::device::netns::{self, Netns};
+use dataplane::device::xdp::{self, Program};
+use dataplane::engine::Place;
+use dataplane::ids::{PortId, WorkerId};
+use dataplane::port::af_packet::{Queue, socket};
+use dataplane::port::af_xdp::{self, AfXdp, Meter, Peer, Statistics, Umem};
+use thiserror::Error;
+
+use super::backstage::{Backstage, BackstageError};
+use crate::config::Io;
+
+/// A device that is to be driven.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// What all devices share.
+    pub backstage: &'a Backstage,
+    /// Where the device is.
+    pub netns: &'a Netns,
+    /// What it is.
+    pub link: &'a Link,
+    /// The number of its port.
+    pub port: PortId,
+    /// What was asked for.
+    pub io: Io,
+    /// Workers, each of which is to have a queue of it.
+    pub workers: usize,
+    /// Frames that wait for arrivals on each queue.
+    pub frames: u32,
+}
+
+/// Its queues, by worker, and what drives them.
+pub(super) struct Opened {
+    pub places: Vec<Place>,
+    pub drive: Drive,
+}
+
+/// What drives a device.
+#[derive(Debug)]
+pub enum Drive {
+    /// Packet sockets.
+    Packet {
+        /// Why.
+        why: Why,
+    },
+    /// An XDP program and AF_XDP sockets.
+    Xdp {
+        /// The program. It stays on the device when heddle dies.
+        program: Program,
+        /// Where it runs.
+        runs: xdp::Mode,
+        /// Who moves the bytes.
+        mode: af_xdp::Mode,
+        /// What the kernel counts, by queue.
+        meters: Vec<Arc<Meter>>,
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Why a device is driven in its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It was asked for.
+    Asked,
+    /// Super-packets cross a veth whole only by packet sockets.
+    Veth,
+    /// Hardware has receive queues that AF_XDP can have to itself.
+    Hardware,
+    /// Other devices of the kernel's copy for AF_XDP, and cut super-packets.
+    Virtual,
+}
+
+/// Why a device can't be driven.
+#[derive(Debug, Error)]
+pub enum DriveError {
+    /// Its namespace is gone.
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    /// What all devices share can't be had.
+    #[error(transparent)]
+    Backstage(#[from] BackstageError),
+    /// No packet socket.
+    #[error(transparent)]
+    Packet(#[from] socket::SocketError),
+    /// No XDP program.
+    #[error(transparent)]
+    Program(#[from] xdp::Error),
+    /// No AF_XDP socket.
+    #[error(transparent)]
+    Xdp(#[from] af_xdp::Error),
+    /// Frames that arrive on a queue without a worker would be lost.
+    #[error(
+        "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \
+         (`ethtool -L`), or use io = \"af_packet\""
+    )]
+    Queues {
+        /// Its name.
+        device: String,
+        /// Its queues.
+        queues: u32,
+        /// Workers.
+        workers: usize,
+    },
+}
+
+/// How long a queue is waited for that a heddle which has just died still holds.
+const RELEASE: Duration = Duration::from_millis(500);
+
+/// Opens a device's queues. Frames are taken from then on, and wait for their workers.
+///
+/// # Errors
+///
+/// [`DriveError`]; nothing stays open.
+pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
+    match choose(task.io, task.link) {
+        (Io::AfXdp, why) => open_xdp(task, why),
+        (_, why) => open_packet(task, why),
+    }
+}
+
+fn choose(io: Io, link: &Link) -> (Io, Why) {
+    match (io, link.kind.as_deref()) {
+        (Io::Auto, Some("veth")) => (Io::AfPacket, Why::Veth),
+        (Io::Auto, Some(_)) => (Io::AfPacket, Why::Virtual),
+        (Io::Auto, None) => (Io::AfXdp, Why::Hardware),
+        (asked, _) => (asked, Why::Asked),
+    }
+}
+
+fn open_packet(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
+    let membership = match task.link.kind.as_deref() {
+        Some("veth") => socket::Membership::None,
+        _ => socket::Membership::Promiscuous,
+    };
+    let options = socket::Options { sockets: task.workers, membership, ..Default::default() };
+    let sockets = task.netns.run(|| socket::open(task.link.index, &options))??;
+    let here = |socket| Place::Here(Box::new(Queue::new(task.port, socket)) as _);
+    Ok(Opened { places: sockets.into_iter().map(here).collect(), drive: Drive::Packet { why } })
+}
+
+fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
+    let queues = task.link.rx_queues.max(1);
+    if usize::try_from(queues).is_ok_and(|queues| queues > task.workers) {
+        let (device, workers) = (task.link.name.clone(), task.workers);
+        return Err(DriveError::Queues { device, queues, workers });
+    }
+    let (pins, umem) = (task.backstage.pins()?, task.backstage.umem()?);
+    let settings: Vec<_> = (0..queues).map(|number| settings(task, number)).collect();
+    let link = task.link;
+    let open = || -> Result<_, DriveError> {
+        let mut program = Program::load(pins, link.index)?;
+        let runs = program.attach(None)?.mode;
+        match sockets(&mut program, umem, link, &settings) {
+            Ok(ports) => Ok((program, runs, ports)),
+            Err(error) => {
+                program.detach()?;
+                Err(error)
+            }
+        }
+    };
+    let (program, runs, ports) = task.netns.run(open)??;
+    let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
+    let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
+    let drive = Drive::Xdp { program, runs, mode, meters, why };
+    Ok(Opened { places: places(ports, task.workers), drive })
+}
+
+/// Opens a socket on each queue, and has the program give it what arrives there.
+fn sockets(
+    program: &mut Program,
+    umem: &Umem,
+    link: &Link,
+    settings: &[af_xdp::Settings],
+) -> Result<Vec<AfXdp>, DriveError> {
+    let ports: Vec<AfXdp> = patiently(|| match link.kind {
+        None => AfXdp::open_native(umem.ledger(), settings),
+        Some(_) => settings.iter().map(|&settings| AfXdp::open(umem, settings)).collect(),
+    })?;
+    for (number, port) in (0..).zip(&ports) {
+        program.insert_socket(number, port.socket())?;
+    }
+    Ok(ports)
+}
+
+fn settings(task: &Task<'_>, number: u32) -> af_xdp::Settings {
+    let peer = if task.link.kind.is_some() { Peer::Veth } else { Peer::Wire };
+    let queue = af_xdp::Queue { device: task.link.index, number };
+    af_xdp::Settings { port: task.port, queue, frames: task.frames, peer }
+}
+
+/// A heddle that was killed a moment ago may not have let go of its queues yet.
+fn patiently<T>(open: impl Fn() -> Result<T, af_xdp::Error>) -> Result<T, af_xdp::Error> {
+    let deadline = Instant::now() + RELEASE;
+    loop {
+        match open() {
+            Err(error) if error.is_busy() && Instant::now() < deadline => {
+                std::thread::sleep(RELEASE / 500);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// A worker without a queue of its own hands what it has to send to one that has.
+fn places(ports: Vec<AfXdp>, workers: usize) -> Vec<Place> {
+    let queues = ports.len().max(1);
+    let here = ports.into_iter().map(|port| Place::Here(Box::new(port) as _));
+    let owner = |worker: usize| WorkerId(u8::try_from(worker % queues).unwrap_or(0));
+    here.chain((queues..workers).map(|worker| Place::At(owner(worker)))).collect()
+}
+
+impl Drive {
+    /// Lets the device go: nothing of heddle's stays on it. To be called when no worker has a
+    /// queue of it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`DriveError`] when the program can't be taken off.
+    pub(super) fn stop(self, netns: &Netns) -> Result<(), DriveError> {
+        match self {
+            Self::Packet { .. } => Ok(()),
+            Self::Xdp { program, .. } => Ok(netns.run(|| program.detach())??),
+        }
+    }
+
+    /// Frames that the kernel had for AF_XDP and lost. Packet sockets count theirs as drops.
+    pub fn statistics(&self) -> Vec<Statistics> {
+        match self {
+            Self::Packet { .. } => Vec::new(),
+            Self::Xdp { meters, .. } => meters.iter().map(|meter| meter.read()).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Drive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packet { why } => write!(f, "af_packet{why}"),
+            Self::Xdp { runs, mode, why, .. } => write!(f, "af_xdp, {runs} mode, {mode}{why}"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "",
+            Self::Veth => " (auto: super-packets cross a veth whole)",
+            Self::Hardware => " (auto: a device with receive queues of its own)",
+            Self::Virtual => " (auto: AF_XDP would copy, and cut super-packets)",
+        })
+    }
+}
