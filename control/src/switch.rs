@@ -1,6 +1,7 @@
 //! The running switch: the inventory of what is desired, the data plane that carries it out, and
 //! the one way in which the one follows the other.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dataplane::worker::WorkerError;
@@ -9,7 +10,7 @@ use thiserror::Error;
 use crate::compile;
 use crate::config::{Config, Workers};
 use crate::ipam::Ipam;
-use crate::model::{Change, Desired, Inventory, Model, Plan, PlanError};
+use crate::model::{Change, Desired, Endpoint, Inventory, Model, Plan, PlanError};
 use crate::plane::{Device, Plane, PlaneError, Ports, Settings};
 
 /// The switch as control runs it.
@@ -111,9 +112,11 @@ impl Switch {
             match change {
                 Change::EndpointRemoved(endpoint) => self.ports.detach(&self.plane, endpoint.id)?,
                 Change::NetworkRemoved(network) => self.plane.leave(network)?,
+                Change::UplinkRemoved(uplink) => self.ports.detach(&self.plane, uplink.id)?,
                 _ => {}
             }
         }
+        self.replug(changes, model);
         // What was learned behind removed ports goes before their numbers are given again.
         self.plane.sweep()?;
         Ok(())
@@ -126,6 +129,7 @@ impl Switch {
         for change in changes {
             self.prepare(change, model)?;
         }
+        self.replug(changes, model);
         self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
         let added: Vec<_> = changes
             .iter()
@@ -194,19 +198,38 @@ impl Switch {
                     self.ports.change(&self.plane, &self.instance, endpoint, new);
                 }
             }
-            Change::UplinkAdded(uplink) | Change::UplinkChanged { new: uplink, .. } => {
-                tracing::warn!(parent = uplink.device, "frames of a parent are not taken yet");
+            Change::UplinkAdded(uplink) => {
+                self.ports.plug(&self.plane, uplink, model)?;
+                self.warn_of(uplink.id);
             }
+            Change::UplinkChanged { new, .. } => self.ports.replug(&self.plane, new, model),
             Change::EndpointRemoved(_) | Change::NetworkRemoved(_) | Change::UplinkRemoved(_) => {}
         }
         Ok(())
+    }
+
+    /// Tells uplinks which stations are behind them now.
+    fn replug(&mut self, changes: &[Change], model: &Model) {
+        let network = |endpoint: &Endpoint| model.networks.get(&endpoint.spec.network);
+        let networks = changes.iter().filter_map(|change| match change {
+            Change::EndpointAdded(endpoint)
+            | Change::EndpointRemoved(endpoint)
+            | Change::EndpointChanged { new: endpoint, .. } => network(endpoint),
+            Change::NetworkChanged { new, .. } => Some(new),
+            _ => None,
+        });
+        let parents = networks.filter_map(|network| network.spec.parent.as_ref());
+        let devices: BTreeSet<&str> = parents.map(|parent| &*parent.device).collect();
+        for uplink in devices.into_iter().filter_map(|device| model.uplinks.get(device)) {
+            self.ports.replug(&self.plane, uplink, model);
+        }
     }
 
     fn warn_of(&self, port: dataplane::ids::PortId) {
         if let Some(port) = self.ports.port(port)
             && let Device::Waiting { reason, .. } = &port.device
         {
-            tracing::warn!(endpoint = port.name(), reason, "waiting for its container");
+            tracing::warn!(port = port.name(), reason, "waiting for its device");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::engine::{BATCH, Engine, Neighbours, Place};
 use crate::ids::{PortId, WorkerId};
 use crate::memory::{Packet, Pool};
 use crate::pipeline::Pipeline;
-use crate::port::Intake;
+use crate::port::{Intake, Port};
 use crate::sleep::{Bell, Doorbell};
 use crate::time::Nanos;
 
@@ -340,13 +340,15 @@ impl<P: Pipeline> Worker<P> {
         if !mine {
             return Ok(());
         }
-        match self.engine.queue(port).and_then(|queue| queue.readiness()) {
-            Some(device) => {
-                let watched = watch(&self.poll, device, port);
-                watched.map_err(|error| WorkerError::Watch(self.worker, port, error))?;
-                warm(&mut self.hot, port);
-            }
-            None => self.unwatched.push(port),
+        let devices = self.engine.queue(port).map(Port::readiness).unwrap_or_default();
+        for device in &devices {
+            let watched = watch(&self.poll, *device, port);
+            watched.map_err(|error| WorkerError::Watch(self.worker, port, error))?;
+        }
+        if devices.is_empty() {
+            self.unwatched.push(port);
+        } else {
+            warm(&mut self.hot, port);
         }
         Ok(())
     }
@@ -355,7 +357,7 @@ impl<P: Pipeline> Worker<P> {
         // What was handed over in its name must not meet a later owner of the number.
         let now = self.now();
         self.engine.run_errands(&mut self.batch, now);
-        if let Some(device) = self.engine.queue(port).and_then(|queue| queue.readiness()) {
+        for device in self.engine.queue(port).map(Port::readiness).unwrap_or_default() {
             // Explicitly, since another descriptor of the same queue would keep it registered.
             let _ = self.poll.registry().deregister(&mut SourceFd(&device.as_raw_fd()));
         }

@@ -1,16 +1,20 @@
 //! How a device that is there is driven: by packet sockets, or by AF_XDP.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::device::netlink::Link;
 use dataplane::device::netns::{self, Netns};
-use dataplane::device::xdp::{self, Program};
+use dataplane::device::xdp::{self, Pins, Program, Rule};
 use dataplane::engine::Place;
-use dataplane::ids::{PortId, WorkerId};
-use dataplane::port::af_packet::{Queue, socket};
+use dataplane::ids::{MacAddr, PortId, WorkerId};
+use dataplane::port::Port;
+use dataplane::port::af_packet::Queue;
+use dataplane::port::af_packet::socket::{self, Frames, Membership, Options};
 use dataplane::port::af_xdp::{self, AfXdp, Meter, Peer, Statistics, Umem};
+use dataplane::port::shared::Shared;
 use thiserror::Error;
 
 use super::backstage::{Backstage, BackstageError};
@@ -33,7 +37,12 @@ pub(super) struct Task<'a> {
     pub workers: usize,
     /// Frames that wait for arrivals on each queue.
     pub frames: u32,
+    /// Whether the host uses the device as well.
+    pub shared: Option<&'a Stations>,
 }
+
+/// The stations behind heddle's ports of a shared device; `None` if any may come up there.
+pub(super) type Stations = Option<BTreeSet<MacAddr>>;
 
 /// Its queues, by worker, and what drives them.
 pub(super) struct Opened {
@@ -75,6 +84,8 @@ pub enum Why {
     Hardware,
     /// Other devices of the kernel's copy for AF_XDP, and cut super-packets.
     Virtual,
+    /// A trunk may have any station, and the program must know which frames are not the host's.
+    Stations,
 }
 
 /// Why a device can't be driven.
@@ -95,6 +106,12 @@ pub enum DriveError {
     /// No AF_XDP socket.
     #[error(transparent)]
     Xdp(#[from] af_xdp::Error),
+    /// The program can't know which frames are not the host's.
+    #[error(
+        "`{0}` has a trunk network, behind which any station may be, and the host uses it as \
+         well: AF_XDP can't tell whose a frame is, use io = \"af_packet\""
+    )]
+    AnyStation(String),
     /// Frames that arrive on a queue without a worker would be lost.
     #[error(
         "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \
@@ -119,30 +136,42 @@ const RELEASE: Duration = Duration::from_millis(500);
 ///
 /// [`DriveError`]; nothing stays open.
 pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
-    match choose(task.io, task.link) {
+    match choose(task) {
         (Io::AfXdp, why) => open_xdp(task, why),
         (_, why) => open_packet(task, why),
     }
 }
 
-fn choose(io: Io, link: &Link) -> (Io, Why) {
-    match (io, link.kind.as_deref()) {
+fn choose(task: &Task<'_>) -> (Io, Why) {
+    match (task.io, task.link.kind.as_deref()) {
         (Io::Auto, Some("veth")) => (Io::AfPacket, Why::Veth),
         (Io::Auto, Some(_)) => (Io::AfPacket, Why::Virtual),
+        (Io::Auto, None) if task.shared == Some(&None) => (Io::AfPacket, Why::Stations),
         (Io::Auto, None) => (Io::AfXdp, Why::Hardware),
         (asked, _) => (asked, Why::Asked),
     }
 }
 
 fn open_packet(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
-    let membership = match task.link.kind.as_deref() {
-        Some("veth") => socket::Membership::None,
-        _ => socket::Membership::Promiscuous,
-    };
-    let options = socket::Options { sockets: task.workers, membership, ..Default::default() };
-    let sockets = task.netns.run(|| socket::open(task.link.index, &options))??;
-    let here = |socket| Place::Here(Box::new(Queue::new(task.port, socket)) as _);
+    let frames = if task.shared.is_some() { Frames::ForOthers } else { Frames::All };
+    let sockets = packet_queues(task, frames, task.workers)?;
+    let here = |queue| Place::Here(Box::new(queue) as _);
     Ok(Opened { places: sockets.into_iter().map(here).collect(), drive: Drive::Packet { why } })
+}
+
+fn packet_queues(
+    task: &Task<'_>,
+    frames: Frames,
+    sockets: usize,
+) -> Result<Vec<Queue>, DriveError> {
+    // A veth lets everything in by itself.
+    let membership = match task.link.kind.as_deref() {
+        Some("veth") => Membership::None,
+        _ => Membership::Promiscuous,
+    };
+    let options = Options { sockets, frames, membership, ..Options::default() };
+    let sockets = task.netns.run(|| socket::open(task.link.index, &options))??;
+    Ok(sockets.into_iter().map(|socket| Queue::new(task.port, socket)).collect())
 }
 
 fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
@@ -153,9 +182,9 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     }
     let (pins, umem) = (task.backstage.pins()?, task.backstage.umem()?);
     let settings: Vec<_> = (0..queues).map(|number| settings(task, number)).collect();
-    let link = task.link;
+    let (link, rules) = (task.link, rules(task)?);
     let open = || -> Result<_, DriveError> {
-        let mut program = Program::load(pins, link.index)?;
+        let mut program = load(pins, link.index, rules)?;
         let runs = program.attach(None)?.mode;
         match sockets(&mut program, umem, link, &settings) {
             Ok(ports) => Ok((program, runs, ports)),
@@ -169,7 +198,31 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
     let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
     let drive = Drive::Xdp { program, runs, mode, meters, why };
-    Ok(Opened { places: places(ports, task.workers), drive })
+    let groups = match task.shared {
+        Some(_) => packet_queues(task, Frames::Groups, 1)?.pop(),
+        None => None,
+    };
+    Ok(Opened { places: places(ports, groups, task.workers), drive })
+}
+
+/// What the program is to take; `None` is everything.
+fn rules(task: &Task<'_>) -> Result<Option<Vec<Rule>>, DriveError> {
+    match task.shared {
+        None => Ok(None),
+        Some(None) => Err(DriveError::AnyStation(task.link.name.clone())),
+        Some(Some(stations)) => Ok(Some(rules_for(stations))),
+    }
+}
+
+fn rules_for(stations: &BTreeSet<MacAddr>) -> Vec<Rule> {
+    stations.iter().copied().map(Rule::Station).collect()
+}
+
+fn load(pins: &Pins, index: u32, rules: Option<Vec<Rule>>) -> Result<Program, xdp::Error> {
+    let Some(rules) = rules else { return Program::load(pins, index) };
+    let mut program = Program::load_with_rules(pins, index)?;
+    program.set_rules(rules)?;
+    Ok(program)
 }
 
 /// Opens a socket on each queue, and has the program give it what arrives there.
@@ -208,10 +261,17 @@ fn patiently<T>(open: impl Fn() -> Result<T, af_xdp::Error>) -> Result<T, af_xdp
     }
 }
 
-/// A worker without a queue of its own hands what it has to send to one that has.
-fn places(ports: Vec<AfXdp>, workers: usize) -> Vec<Place> {
+/// A worker without a queue of its own hands what it has to send to one that has. The first takes
+/// what is for groups.
+fn places(ports: Vec<AfXdp>, mut groups: Option<Queue>, workers: usize) -> Vec<Place> {
     let queues = ports.len().max(1);
-    let here = ports.into_iter().map(|port| Place::Here(Box::new(port) as _));
+    let port = |port| -> Box<dyn Port> {
+        match groups.take() {
+            Some(groups) => Box::new(Shared::new(port, groups)),
+            None => Box::new(port),
+        }
+    };
+    let here = ports.into_iter().map(port).map(Place::Here);
     let owner = |worker: usize| WorkerId(u8::try_from(worker % queues).unwrap_or(0));
     here.chain((queues..workers).map(|worker| Place::At(owner(worker)))).collect()
 }
@@ -227,6 +287,26 @@ impl Drive {
         match self {
             Self::Packet { .. } => Ok(()),
             Self::Xdp { program, .. } => Ok(netns.run(|| program.detach())??),
+        }
+    }
+
+    /// Takes up which stations are behind heddle's ports of a shared device. Packet sockets get
+    /// everything anyway.
+    ///
+    /// # Errors
+    ///
+    /// [`DriveError`] when the program can't be told, or a trunk came.
+    pub(super) fn set_stations(
+        &mut self,
+        name: &str,
+        stations: &Stations,
+    ) -> Result<(), DriveError> {
+        match (self, stations) {
+            (Self::Packet { .. }, _) => Ok(()),
+            (Self::Xdp { program, .. }, Some(stations)) => {
+                Ok(program.set_rules(rules_for(stations))?)
+            }
+            (Self::Xdp { .. }, None) => Err(DriveError::AnyStation(name.to_owned())),
         }
     }
 
@@ -255,6 +335,7 @@ impl fmt::Display for Why {
             Self::Veth => " (auto: super-packets cross a veth whole)",
             Self::Hardware => " (auto: a device with receive queues of its own)",
             Self::Virtual => " (auto: AF_XDP would copy, and cut super-packets)",
+            Self::Stations => " (auto: any station may be behind its trunk network)",
         })
     }
 }

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub use backstage::Backstage;
 pub use device::{DeviceError, Site};
 pub use drive::Drive;
-pub use port::{Device, Port};
+pub use port::{Device, Owner, Port};
 pub use ports::{Ports, site, sum};
 pub use tap::remove_strays;
 

@@ -1,4 +1,4 @@
-//! One endpoint's port: the device that it has, and how that is served.
+//! One port, of an endpoint or to the outside: the device that it has, and how that is served.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,20 +17,47 @@ use thiserror::Error;
 
 use super::backstage::{BackstageError, Hearsay};
 use super::device::{self, DeviceError, Site, Wanted};
-use super::drive::{self, Drive, DriveError, Task};
+use super::drive::{self, Drive, DriveError, Stations, Task};
 use super::{CountersByWorker, Plane, only_owner, tap, veth};
 use crate::config::Io;
-use crate::model::Endpoint;
+use crate::model::{Endpoint, Uplink};
 
-/// One endpoint's port.
+/// One port.
 pub struct Port {
     /// Whose it is.
-    pub endpoint: Arc<Endpoint>,
+    pub owner: Owner,
     /// What it has counted.
     pub counters: CountersByWorker,
     /// How it is served.
     pub device: Device,
     pub(super) wish: Wish,
+}
+
+/// Whose a port is.
+#[derive(Debug, Clone)]
+pub enum Owner {
+    /// An endpoint's.
+    Endpoint(Arc<Endpoint>),
+    /// That of networks which are plugged into the same device.
+    Uplink(Arc<Uplink>),
+}
+
+impl Owner {
+    /// The number of its port.
+    pub fn id(&self) -> PortId {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.id,
+            Self::Uplink(uplink) => uplink.id,
+        }
+    }
+
+    /// The endpoint's name, or the device's.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Endpoint(endpoint) => &endpoint.spec.name,
+            Self::Uplink(uplink) => &uplink.device,
+        }
+    }
 }
 
 /// What a port is to be made of.
@@ -42,6 +69,8 @@ pub(super) enum Wish {
     Veth(PathBuf, Wanted, Io),
     /// A device that there is, in this namespace or in heddle's.
     Existing(Option<PathBuf>, String, Io),
+    /// A device that the host uses as well, in heddle's namespace.
+    Parent(String, Io, Stations),
     /// Nothing of the kernel's.
     Memory,
 }
@@ -120,9 +149,9 @@ const MEMORY_DEPTH: usize = 1024;
 
 impl Port {
     /// A port that is not served yet.
-    pub(super) fn new(plane: &Plane, endpoint: &Arc<Endpoint>, wish: Wish) -> Self {
+    pub(super) fn new(plane: &Plane, owner: Owner, wish: Wish) -> Self {
         Self {
-            endpoint: Arc::clone(endpoint),
+            owner,
             counters: plane.workers().iter().map(|_| Arc::default()).collect(),
             device: Device::waiting("not tried yet".to_owned(), None),
             wish,
@@ -131,7 +160,7 @@ impl Port {
 
     /// The port's name.
     pub fn name(&self) -> &str {
-        &self.endpoint.spec.name
+        self.owner.name()
     }
 
     fn reason(&self) -> Option<&str> {
@@ -142,7 +171,7 @@ impl Port {
     }
 
     fn id(&self) -> PortId {
-        self.endpoint.id
+        self.owner.id()
     }
 
     /// Opens the device and attaches its queues; what can't be had is noted.
@@ -153,6 +182,7 @@ impl Port {
             Wish::Existing(netns, name, io) => {
                 self.serve_existing(plane, netns.as_deref(), name, *io)
             }
+            Wish::Parent(name, io, _) => self.serve_existing(plane, None, name, *io),
             Wish::Memory => self.serve_memory(plane),
         };
         self.device = match served {
@@ -217,7 +247,11 @@ impl Port {
     fn drive(&self, plane: &Plane, netns: &Netns, link: &Link, io: Io) -> Result<Drive, PortError> {
         let (port, workers) = (self.id(), plane.workers().len());
         let (backstage, frames) = (plane.backstage(), plane.backstage().fill_depth(workers));
-        let task = Task { backstage, netns, link, port, io, workers, frames };
+        let shared = match &self.wish {
+            Wish::Parent(.., stations) => Some(stations),
+            _ => None,
+        };
+        let task = Task { backstage, netns, link, port, io, workers, frames, shared };
         let drive::Opened { places, drive } = drive::open(&task)?;
         match self.attach(plane, places) {
             Ok(()) => Ok(drive),
@@ -281,7 +315,7 @@ impl Port {
             .map_err(DeviceError::from)
             .and_then(|netns| work(&netns, &wanted.name));
         if let Err(error) = done {
-            tracing::warn!(endpoint = self.name(), %error, "traffic may wait for a second");
+            tracing::warn!(port = self.name(), %error, "traffic may wait for a second");
         }
     }
 
@@ -301,10 +335,16 @@ impl Port {
                 .map_err(DeviceError::from)
                 .and_then(|netns| device::change(&netns, wanted)),
             Wish::Veth(path, wanted, _) => change_veth(plane, path, wanted),
+            Wish::Parent(name, _, stations) => match &mut self.device {
+                Device::Driven { drive, .. } => {
+                    drive.set_stations(name, stations).map_err(DeviceError::from)
+                }
+                _ => Ok(()),
+            },
             Wish::Existing(..) | Wish::Memory => Ok(()),
         };
         if let Err(error) = changed {
-            tracing::warn!(endpoint = self.name(), %error, "device not changed");
+            tracing::warn!(port = self.name(), %error, "device not changed");
         }
     }
 
@@ -320,7 +360,7 @@ impl Port {
         let netns = self.home(plane);
         let stopped = netns.map_err(DriveError::from).and_then(|netns| drive.stop(&netns));
         if let Err(error) = stopped {
-            tracing::warn!(endpoint = self.name(), %error, "something is left on its device");
+            tracing::warn!(port = self.name(), %error, "something is left on its device");
         }
     }
 
@@ -328,6 +368,7 @@ impl Port {
     fn home(&self, plane: &Plane) -> Result<Netns, BackstageError> {
         match &self.wish {
             Wish::Existing(path, ..) => Ok(open_or_own(path.as_deref())?),
+            Wish::Parent(..) => Ok(Netns::current()?),
             _ => Ok(Netns::open(plane.backstage().netns()?.path())?),
         }
     }
@@ -336,7 +377,7 @@ impl Port {
     fn lose(&mut self, plane: &Plane, reason: &str) -> Result<(), WorkerError> {
         self.retire(plane)?;
         self.release(plane, reason);
-        tracing::info!(endpoint = self.name(), "{reason}");
+        tracing::info!(port = self.name(), "{reason}");
         Ok(())
     }
 
@@ -357,11 +398,11 @@ impl Port {
                 self.raise(plane);
                 self.resume(device::wait_until_running);
                 self.resume(device::forget_neighbors);
-                tracing::info!(endpoint = self.name(), "its device is there");
+                tracing::info!(port = self.name(), "its device is there");
             }
             // The same again is no news.
             Some(reason) if before.as_deref() != Some(reason) => {
-                tracing::warn!(endpoint = self.name(), reason, "no device");
+                tracing::warn!(port = self.name(), reason, "no device");
             }
             Some(_) => {}
         }
@@ -386,7 +427,7 @@ impl Port {
             }
             Device::Driven { link, .. } => {
                 let news = match &self.wish {
-                    Wish::Existing(None, ..) => &heard.host,
+                    Wish::Existing(None, ..) | Wish::Parent(..) => &heard.host,
                     Wish::Existing(Some(_), ..) => &heard.elsewhere,
                     _ => &heard.backstage,
                 };
@@ -416,7 +457,7 @@ impl Wish {
                 name: wanted.name.clone(),
                 alias: wanted.alias.clone(),
             }),
-            Self::Existing(..) | Self::Memory => None,
+            Self::Existing(..) | Self::Parent(..) | Self::Memory => None,
         }
     }
 
@@ -426,7 +467,9 @@ impl Wish {
             Self::Tap(path, _) | Self::Veth(path, ..) | Self::Existing(Some(path), ..) => {
                 netns::identity_of(path).ok()
             }
-            Self::Existing(None, ..) => Netns::current().and_then(|netns| netns.identity()).ok(),
+            Self::Existing(None, ..) | Self::Parent(..) => {
+                Netns::current().and_then(|netns| netns.identity()).ok()
+            }
             Self::Memory => None,
         }
     }

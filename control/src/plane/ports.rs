@@ -1,6 +1,6 @@
-//! The ports of all endpoints.
+//! The ports of all endpoints and uplinks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,9 +11,10 @@ use dataplane::worker::WorkerError;
 
 use super::Plane;
 use super::device::{self, Site, Wanted};
-use super::port::{Port, Wish};
+use super::drive::Stations;
+use super::port::{Owner, Port, Wish};
 use crate::config;
-use crate::model::{Endpoint, Network};
+use crate::model::{Endpoint, Model, Network, Uplink};
 
 /// The ports that there are, by number.
 #[derive(Default)]
@@ -50,10 +51,35 @@ impl Ports {
         let wish = wish(instance, endpoint, network);
         let adopted = wish.site();
         self.orphans.retain(|orphan| Some(orphan) != adopted.as_ref());
-        let mut port = Port::new(plane, endpoint, wish);
+        let mut port = Port::new(plane, Owner::Endpoint(Arc::clone(endpoint)), wish);
         port.serve(plane)?;
         self.ports.insert(endpoint.id, port);
         Ok(())
+    }
+
+    /// Plugs networks into a device: opens it and puts a queue of it on every worker. One that is
+    /// not there yet is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone; a device that can't be had is noted in the port.
+    pub fn plug(
+        &mut self,
+        plane: &Plane,
+        uplink: &Arc<Uplink>,
+        model: &Model,
+    ) -> Result<(), WorkerError> {
+        let mut port = Port::new(plane, Owner::Uplink(Arc::clone(uplink)), parent(uplink, model));
+        port.serve(plane)?;
+        self.ports.insert(uplink.id, port);
+        Ok(())
+    }
+
+    /// Changes an uplink, or what is behind it, without a pause.
+    pub fn replug(&mut self, plane: &Plane, uplink: &Arc<Uplink>, model: &Model) {
+        let Some(port) = self.ports.get_mut(&uplink.id) else { return };
+        port.owner = Owner::Uplink(Arc::clone(uplink));
+        port.change(plane, parent(uplink, model));
     }
 
     /// Tells endpoints' devices that they are served. All that were adopted must let packets
@@ -74,7 +100,7 @@ impl Ports {
         network: &Network,
     ) {
         let Some(port) = self.ports.get_mut(&endpoint.id) else { return };
-        port.endpoint = Arc::clone(endpoint);
+        port.owner = Owner::Endpoint(Arc::clone(endpoint));
         port.change(plane, wish(instance, endpoint, network));
     }
 
@@ -143,6 +169,26 @@ fn wish(instance: &str, endpoint: &Endpoint, network: &Network) -> Wish {
         }
         (_, None) => Wish::Memory,
     }
+}
+
+fn parent(uplink: &Uplink, model: &Model) -> Wish {
+    Wish::Parent(uplink.device.clone(), uplink.io, stations(&uplink.device, model))
+}
+
+/// The stations of the networks that are plugged into a device.
+fn stations(device: &str, model: &Model) -> Stations {
+    let mut stations = BTreeSet::new();
+    for network in model.networks.values() {
+        let Some(parent) = network.spec.parent.as_ref().filter(|p| p.device == device) else {
+            continue;
+        };
+        if parent.is_trunk() {
+            return None;
+        }
+        stations.insert(network.gateway_mac);
+        stations.extend(model.endpoints_of(&network.spec.name).map(|endpoint| endpoint.mac));
+    }
+    Some(stations)
 }
 
 fn wanted(instance: &str, site: Site, endpoint: &Endpoint, network: &Network) -> Wanted {

@@ -1,10 +1,12 @@
-//! `show ports`: every endpoint's port, how it is served, and what it carried.
+//! `show ports`: every port, how it is served, and what it carried.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::table::{Align, Table, or_dash};
-use crate::model::Origin;
-use crate::plane::{Device, sum};
+use crate::model::{Endpoint, Model, Network, Origin, Uplink};
+use crate::plane::{Device, Owner, sum};
 use crate::switch::Switch;
 
 /// The body of `/v1/ports`.
@@ -14,22 +16,24 @@ pub struct View {
     pub ports: Vec<Port>,
 }
 
-/// One endpoint's port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Port {
-    /// The endpoint's name.
+    /// The endpoint's name, or that of a device which networks are plugged into.
     pub name: String,
-    /// Its network.
+    /// Its network, or all that are plugged into it.
     pub network: String,
-    /// `file` or `api`.
+    /// `file` or `api`; `network` of a device that is there for its networks.
     pub origin: String,
-    /// `tap`, `veth`, `device`, `memory` or `pcap`.
+    /// `tap`, `veth`, `device`, `memory` or `pcap`, or `uplink`.
     pub kind: String,
+    /// How its device is driven, and why so, where there is a choice.
+    pub io: Option<String>,
     /// The device's name in its namespace.
     pub device: Option<String>,
     /// The namespace's name or path; none is heddle's own.
     pub netns: Option<String>,
-    /// Station address.
+    /// Station address; of an uplink, what the host has there.
     pub mac: String,
     /// Addresses with prefix lengths.
     pub addresses: Vec<String>,
@@ -50,19 +54,20 @@ pub struct Port {
 }
 
 /// How a port is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Frames pass.
     Serving,
     /// Its container or device is not there.
+    #[default]
     Waiting,
 }
 
 impl View {
     /// The ports as they are now.
     pub fn of(switch: &Switch) -> Self {
-        let mut ports: Vec<Port> = switch.ports.iter().map(|(_, port)| row(port)).collect();
+        let mut ports: Vec<Port> = switch.ports.iter().map(|(_, port)| row(switch, port)).collect();
         ports.sort_by(|a, b| (&a.network, &a.name).cmp(&(&b.network, &b.name)));
         Self { ports }
     }
@@ -75,6 +80,7 @@ impl View {
             ("network", Left),
             ("from", Left),
             ("device", Left),
+            ("io", Left),
             ("mac", Left),
             ("addresses", Left),
             ("rx packets", Right),
@@ -91,6 +97,7 @@ impl View {
                 port.network.clone(),
                 port.origin.clone(),
                 port.place(),
+                or_dash(port.io.as_deref()),
                 port.mac.clone(),
                 or_dash(Some(&port.addresses.join(" "))),
                 port.rx_packets.to_string(),
@@ -132,15 +139,36 @@ pub(super) fn origin(origin: Origin) -> String {
     .to_owned()
 }
 
-fn row(port: &crate::plane::Port) -> Port {
-    let endpoint = &port.endpoint;
-    let device = &endpoint.spec.device;
+fn row(switch: &Switch, port: &crate::plane::Port) -> Port {
     let (state, reason) = match &port.device {
         Device::Waiting { reason, .. } => (State::Waiting, Some(reason.clone())),
         Device::Tap { .. } | Device::Driven { .. } | Device::Memory(_) => (State::Serving, None),
     };
+    let io = match &port.device {
+        Device::Driven { drive, .. } => Some(drive.to_string()),
+        _ => None,
+    };
+    let row = Port {
+        name: port.name().to_owned(),
+        state,
+        reason,
+        io,
+        rx_packets: sum(&port.counters, |c| c.rx_packets.read()),
+        rx_bytes: sum(&port.counters, |c| c.rx_bytes.read()),
+        tx_packets: sum(&port.counters, |c| c.tx_packets.read()),
+        tx_bytes: sum(&port.counters, |c| c.tx_bytes.read()),
+        drops: sum(&port.counters, |c| c.drops.total()),
+        ..Port::default()
+    };
+    match &port.owner {
+        Owner::Endpoint(endpoint) => of_endpoint(row, endpoint),
+        Owner::Uplink(uplink) => of_uplink(row, uplink, switch.inventory.model(), &port.device),
+    }
+}
+
+fn of_endpoint(row: Port, endpoint: &Endpoint) -> Port {
+    let device = &endpoint.spec.device;
     Port {
-        name: endpoint.spec.name.clone(),
         network: endpoint.spec.network.clone(),
         origin: origin(endpoint.origin),
         kind: device.kind().to_owned(),
@@ -148,13 +176,25 @@ fn row(port: &crate::plane::Port) -> Port {
         netns: device.netns().map(ToString::to_string),
         mac: endpoint.mac.to_string(),
         addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
-        state,
-        reason,
-        rx_packets: sum(&port.counters, |c| c.rx_packets.read()),
-        rx_bytes: sum(&port.counters, |c| c.rx_bytes.read()),
-        tx_packets: sum(&port.counters, |c| c.tx_packets.read()),
-        tx_bytes: sum(&port.counters, |c| c.tx_bytes.read()),
-        drops: sum(&port.counters, |c| c.drops.total()),
+        ..row
+    }
+}
+
+fn of_uplink(row: Port, uplink: &Uplink, model: &Model, device: &Device) -> Port {
+    let plugged = |network: &&Arc<Network>| {
+        network.spec.parent.as_ref().is_some_and(|parent| parent.device == uplink.device)
+    };
+    let networks = model.networks.values().filter(plugged).map(|n| &*n.spec.name);
+    Port {
+        network: networks.collect::<Vec<_>>().join(" "),
+        origin: "network".to_owned(),
+        kind: "uplink".to_owned(),
+        device: Some(uplink.device.clone()),
+        mac: match device {
+            Device::Driven { link, .. } => link.mac.to_string(),
+            _ => String::new(),
+        },
+        ..row
     }
 }
 

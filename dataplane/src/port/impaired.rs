@@ -98,7 +98,7 @@ impl<P: Port> Port for Impaired<P> {
         self.port.capabilities()
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
         self.port.readiness()
     }
 

@@ -78,8 +78,8 @@ impl Port for Memory {
         self.capabilities
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     fn close(mut self: Box<Self>, pool: &mut Pool) {

@@ -8,6 +8,7 @@ pub mod impaired;
 mod landing;
 pub mod memory;
 pub mod pcap;
+pub mod shared;
 mod steering;
 pub mod tap;
 
@@ -46,8 +47,8 @@ pub trait Port: Send {
     /// What the device settles by itself.
     fn capabilities(&self) -> Capabilities;
 
-    /// What becomes readable when frames arrive; `None` if only the doorbell tells.
-    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+    /// What becomes readable when frames arrive; nothing if only the doorbell tells.
+    fn readiness(&self) -> Vec<BorrowedFd<'_>>;
 
     /// Closes the queue and returns to the pool the frames that it holds.
     fn close(self: Box<Self>, pool: &mut Pool);

@@ -265,8 +265,8 @@ impl Port for Sink {
         Capabilities::default()
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {}

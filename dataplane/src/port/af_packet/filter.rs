@@ -9,12 +9,17 @@ pub(super) const CLOSED: [sock_filter; 1] = [instruction(RETURN, 0, NOTHING)];
 
 /// Takes what `frames` says, and never what this host sends by the device. Sockets are told so
 /// themselves; a fanout group of an older kernel does not listen.
-pub(super) const fn of(frames: Frames) -> [sock_filter; 6] {
+pub(super) const fn of(frames: Frames) -> [sock_filter; 7] {
     // Whether a frame without the group bit is passed over.
     let skip = matches!(frames, Frames::Groups) as u8;
+    let host = match frames {
+        Frames::ForOthers => libc::PACKET_HOST,
+        Frames::All | Frames::Groups => libc::PACKET_OUTGOING,
+    };
     [
         instruction(LOAD_WORD, 0, PACKET_TYPE),
-        sock_filter { code: JUMP_IF_EQUAL, jt: 3, jf: 0, k: libc::PACKET_OUTGOING as u32 },
+        sock_filter { code: JUMP_IF_EQUAL, jt: 4, jf: 0, k: libc::PACKET_OUTGOING as u32 },
+        sock_filter { code: JUMP_IF_EQUAL, jt: 3, jf: 0, k: host as u32 },
         instruction(LOAD_BYTE, 0, 0),
         sock_filter { code: JUMP_IF_SET, jt: 0, jf: skip, k: GROUP_BIT },
         instruction(RETURN, 0, EVERYTHING),

@@ -159,8 +159,8 @@ impl Port for Queue {
         Capabilities::VNET
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.as_fd())
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.socket.as_fd()]
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {}

@@ -16,6 +16,8 @@ pub enum Frames {
     /// All, and it sends.
     #[default]
     All,
+    /// All but those for the device's own address, which are the host's, and it sends.
+    ForOthers,
     /// Those for a group address, and it does not send: the rest of a shared NIC's frames comes
     /// and goes by another port.
     Groups,

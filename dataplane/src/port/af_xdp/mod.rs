@@ -245,8 +245,8 @@ impl Port for AfXdp {
         Capabilities { checksum: self.layout.metadata, ..Capabilities::default() }
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.socket.fd.as_fd())
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.socket.fd.as_fd()]
     }
 
     /// Closes the socket and takes back what is safe to have.

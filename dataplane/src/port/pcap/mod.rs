@@ -110,8 +110,8 @@ impl<W: Write + Send> Port for Capture<W> {
         Capabilities::default()
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        None
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {

@@ -93,8 +93,8 @@ impl Port for Tap {
         Capabilities::VNET
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.queue.as_fd())
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.queue.as_fd()]
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {}

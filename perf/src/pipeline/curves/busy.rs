@@ -120,8 +120,8 @@ impl Port for Idle {
         Capabilities::default()
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.0.as_fd()]
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {}
@@ -193,8 +193,8 @@ impl Port for Generator {
     }
 
     /// Never ready: it is asked when it is attached, and from then on for as long as it has more.
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.event.as_fd())
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.event.as_fd()]
     }
 
     fn close(self: Box<Self>, _pool: &mut Pool) {}
