@@ -116,7 +116,7 @@ impl Switch {
                 _ => {}
             }
         }
-        self.replug(changes, model);
+        self.replug(changes, model)?;
         // What was learned behind removed ports goes before their numbers are given again.
         self.plane.sweep()?;
         Ok(())
@@ -129,7 +129,7 @@ impl Switch {
         for change in changes {
             self.prepare(change, model)?;
         }
-        self.replug(changes, model);
+        self.replug(changes, model)?;
         self.plane.publish(compile::apply(&self.plane.tables(), changes, model))?;
         let added: Vec<_> = changes
             .iter()
@@ -188,28 +188,28 @@ impl Switch {
             }
             Change::EndpointChanged { new, .. } => {
                 if let Some(network) = model.networks.get(&new.spec.network) {
-                    self.ports.change(&self.plane, &self.instance, new, network);
+                    self.ports.change(&self.plane, &self.instance, new, network)?;
                 }
             }
             Change::NetworkAdded(network) => self.plane.join(network)?,
             Change::NetworkChanged { new, .. } => {
                 self.plane.rejoin(new);
                 for endpoint in model.endpoints_of(&new.spec.name) {
-                    self.ports.change(&self.plane, &self.instance, endpoint, new);
+                    self.ports.change(&self.plane, &self.instance, endpoint, new)?;
                 }
             }
             Change::UplinkAdded(uplink) => {
                 self.ports.plug(&self.plane, uplink, model)?;
                 self.warn_of(uplink.id);
             }
-            Change::UplinkChanged { new, .. } => self.ports.replug(&self.plane, new, model),
+            Change::UplinkChanged { new, .. } => self.ports.replug(&self.plane, new, model)?,
             Change::EndpointRemoved(_) | Change::NetworkRemoved(_) | Change::UplinkRemoved(_) => {}
         }
         Ok(())
     }
 
     /// Tells uplinks which stations are behind them now.
-    fn replug(&mut self, changes: &[Change], model: &Model) {
+    fn replug(&mut self, changes: &[Change], model: &Model) -> Result<(), WorkerError> {
         let network = |endpoint: &Endpoint| model.networks.get(&endpoint.spec.network);
         let networks = changes.iter().filter_map(|change| match change {
             Change::EndpointAdded(endpoint)
@@ -221,8 +221,9 @@ impl Switch {
         let parents = networks.filter_map(|network| network.spec.parent.as_ref());
         let devices: BTreeSet<&str> = parents.map(|parent| &*parent.device).collect();
         for uplink in devices.into_iter().filter_map(|device| model.uplinks.get(device)) {
-            self.ports.replug(&self.plane, uplink, model);
+            self.ports.replug(&self.plane, uplink, model)?;
         }
+        Ok(())
     }
 
     fn warn_of(&self, port: dataplane::ids::PortId) {

@@ -113,6 +113,11 @@ impl Plan {
         family.pick(addresses(number, u8::try_from(place + 2).expect("fewer than 254 ports")))
     }
 
+    /// The address of a host in a network, counted from 1.
+    pub fn address_of(network: u8, host: u8, family: Family) -> IpAddr {
+        family.pick(addresses(network, host))
+    }
+
     /// The gateway of a network, counted from 1.
     pub fn gateway(&self, number: u8, family: Family) -> IpAddr {
         family.pick(addresses(number, 1))

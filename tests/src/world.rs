@@ -75,14 +75,20 @@ impl Sub for DeviceCounters {
 impl World {
     /// Makes the containers, starts heddle, and waits until all ports let packets through.
     pub fn start(plan: Plan) -> Self {
+        let mut world = Self::prepare(plan);
+        world.launch();
+        world.wait_until_running();
+        world
+    }
+
+    /// Makes the containers; heddle is started by [`World::launch`].
+    pub fn prepare(plan: Plan) -> Self {
         let turn = Turn::take();
         let lab = Lab::new(Cancel::new()).unwrap();
         let host = lab.container("host").unwrap();
         let (switch, containers) = (None, BTreeMap::new());
         let mut world = Self { switch, containers, host, lab, plan, _turn: turn };
         world.make_containers();
-        world.launch();
-        world.wait_until_running();
         world
     }
 
@@ -282,7 +288,8 @@ impl World {
         self.plan.text(self.lab.directory(), &own, |port| format!("{prefix}-{port}"))
     }
 
-    fn launch(&mut self) {
+    /// Starts heddle.
+    pub fn launch(&mut self) {
         let text = self.configuration();
         self.switch = Some(Switch::start(&self.lab, &self.host, &heddle(), &text).unwrap());
     }

@@ -61,7 +61,7 @@ pub enum Drive {
     /// An XDP program and AF_XDP sockets.
     Xdp {
         /// The program. It stays on the device when heddle dies.
-        program: Program,
+        program: Box<Program>,
         /// Where it runs.
         runs: xdp::Mode,
         /// Who moves the bytes.
@@ -197,6 +197,7 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let (program, runs, ports) = task.netns.run(open)??;
     let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
     let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
+    let program = Box::new(program);
     let drive = Drive::Xdp { program, runs, mode, meters, why };
     let groups = match task.shared {
         Some(_) => packet_queues(task, Frames::Groups, 1)?.pop(),

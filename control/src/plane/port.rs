@@ -319,12 +319,25 @@ impl Port {
         }
     }
 
-    /// Changes what the port is to be made of. The device that it has follows.
-    pub(super) fn change(&mut self, plane: &Plane, wish: Wish) {
+    /// Changes what the port is to be made of. The device that it has follows; one that is to be
+    /// driven otherwise is opened anew.
+    pub(super) fn change(&mut self, plane: &Plane, wish: Wish) -> Result<(), WorkerError> {
         if self.wish == wish {
-            return;
+            return Ok(());
         }
-        self.wish = wish;
+        let before = std::mem::replace(&mut self.wish, wish);
+        if let (Wish::Parent(_, old, _), Wish::Parent(_, new, _)) = (&before, &self.wish)
+            && old != new
+        {
+            self.lose(plane, "it is to be driven otherwise")?;
+            return self.serve(plane);
+        }
+        self.adapt(plane);
+        Ok(())
+    }
+
+    /// Has the device follow the wish.
+    fn adapt(&mut self, plane: &Plane) {
         if let Device::Waiting { netns, .. } = &mut self.device {
             // What is wanted now may be had.
             *netns = None;

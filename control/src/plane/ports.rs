@@ -75,11 +75,21 @@ impl Ports {
         Ok(())
     }
 
-    /// Changes an uplink, or what is behind it, without a pause.
-    pub fn replug(&mut self, plane: &Plane, uplink: &Arc<Uplink>, model: &Model) {
-        let Some(port) = self.ports.get_mut(&uplink.id) else { return };
+    /// Changes an uplink, or what is behind it; without a pause, unless it is to be driven
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone.
+    pub fn replug(
+        &mut self,
+        plane: &Plane,
+        uplink: &Arc<Uplink>,
+        model: &Model,
+    ) -> Result<(), WorkerError> {
+        let Some(port) = self.ports.get_mut(&uplink.id) else { return Ok(()) };
         port.owner = Owner::Uplink(Arc::clone(uplink));
-        port.change(plane, parent(uplink, model));
+        port.change(plane, parent(uplink, model))
     }
 
     /// Tells endpoints' devices that they are served. All that were adopted must let packets
@@ -92,16 +102,20 @@ impl Ports {
     }
 
     /// Changes an endpoint that keeps its port and device.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError`] when a worker is gone.
     pub fn change(
         &mut self,
         plane: &Plane,
         instance: &str,
         endpoint: &Arc<Endpoint>,
         network: &Network,
-    ) {
-        let Some(port) = self.ports.get_mut(&endpoint.id) else { return };
+    ) -> Result<(), WorkerError> {
+        let Some(port) = self.ports.get_mut(&endpoint.id) else { return Ok(()) };
         port.owner = Owner::Endpoint(Arc::clone(endpoint));
-        port.change(plane, wish(instance, endpoint, network));
+        port.change(plane, wish(instance, endpoint, network))
     }
 
     /// Stops serving an endpoint and removes its device, now or as soon as that can be done. One

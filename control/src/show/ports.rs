@@ -208,6 +208,7 @@ mod tests {
             network: "web".to_owned(),
             origin: "file".to_owned(),
             kind: "tap".to_owned(),
+            io: None,
             device: Some("eth0".to_owned()),
             netns: Some("box".to_owned()),
             mac: "02:42:0a:00:09:41".to_owned(),
