@@ -76,7 +76,7 @@ fn a_container_that_comes_late_is_served() {
     world.remove_container("b");
     world.restart(End::Stopped);
     let log = world.switch().log_tail();
-    assert!(log.contains("waiting for its container"), "{log}");
+    assert!(log.contains("waiting for its device"), "{log}");
     world.make_containers();
     world.wait_until_running();
     assert_eq!(world.ping("a", "b", Family::V4).lost(), 0);
@@ -111,7 +111,7 @@ fn a_device_name_that_is_taken_is_named() {
         let log = world.switch().log_tail();
         log.contains("has a device `eth0` that is not heddle's").then_some(log)
     });
-    assert!(log.contains("waiting for its container"), "{log}");
+    assert!(log.contains("waiting for its device"), "{log}");
     assert!(log.lines().any(|line| line.contains("endpoint") && line.contains('b')), "{log}");
     assert_eq!(world.link("b").unwrap().kind.as_deref(), Some("veth"), "it was not touched");
 }

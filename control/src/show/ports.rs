@@ -80,7 +80,6 @@ impl View {
             ("network", Left),
             ("from", Left),
             ("device", Left),
-            ("io", Left),
             ("mac", Left),
             ("addresses", Left),
             ("rx packets", Right),
@@ -97,7 +96,6 @@ impl View {
                 port.network.clone(),
                 port.origin.clone(),
                 port.place(),
-                or_dash(port.io.as_deref()),
                 port.mac.clone(),
                 or_dash(Some(&port.addresses.join(" "))),
                 port.rx_packets.to_string(),
@@ -123,7 +121,10 @@ impl Port {
 
     fn condition(&self) -> String {
         match (self.state, &self.reason) {
-            (State::Serving, _) => "serving".to_owned(),
+            (State::Serving, _) => {
+                let by = self.io.as_ref().map(|io| format!(" by {io}"));
+                format!("serving{}", by.unwrap_or_default())
+            }
             (State::Waiting, None) => "waiting".to_owned(),
             (State::Waiting, Some(reason)) => format!("waiting: {reason}"),
         }
@@ -234,11 +235,13 @@ mod tests {
             netns: None,
             ..port("b")
         };
-        let view = View { ports: vec![port("web-1"), waiting] };
+        let driven = Port { io: Some("af_packet".to_owned()), ..port("c") };
+        let view = View { ports: vec![port("web-1"), waiting, driven] };
         let expected = "\
 PORT   NETWORK  FROM  DEVICE       MAC                ADDRESSES                   RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPS  STATE
 web-1  web      file  eth0 in box  02:42:0a:00:09:41  10.0.9.65/24 fd00:9::65/64           1        98          12      3456      0  serving
 b      web      file  memory       02:42:0a:00:09:41  -                                    1        98          12      3456      0  waiting: no namespace
+c      web      file  eth0 in box  02:42:0a:00:09:41  10.0.9.65/24 fd00:9::65/64           1        98          12      3456      0  serving by af_packet
 ";
         assert_eq!(view.table().to_string(), expected);
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::Pins;
+use super::{OURS, Pins};
 use crate::device::netlink::Netlink;
 use crate::device::netlink::xdp::Occupant;
 use crate::device::netns::tests::Guard;
@@ -44,7 +44,7 @@ impl Scene {
         let names = |path: PathBuf| -> Vec<PathBuf> {
             fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect()
         };
-        let files = names(self.bpffs.join("heddle")).into_iter().flat_map(names);
+        let files = names(self.bpffs.join(OURS).join("67")).into_iter().flat_map(names);
         let mut files: Vec<_> =
             files.map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         files.sort();
