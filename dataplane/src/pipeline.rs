@@ -38,17 +38,18 @@ const _: () = assert!(size_of::<Verdict>() <= 8);
 /// What a step answers: go on with a value, or end the walk.
 pub type Step<T = ()> = ControlFlow<Verdict, T>;
 
-/// Whether a walk tells what it does: a type, so that the copy that does not costs nothing.
+/// Whether somebody watches a walk, who is told its steps or takes copies of its packets: a type,
+/// so that the copy of the code that nobody watches costs nothing.
 pub trait Trace {
-    /// Whether steps are told.
+    /// Whether the walk is watched.
     const ON: bool;
 }
 
-/// Steps are not told.
+/// Nobody watches.
 #[derive(Debug)]
 pub enum Untraced {}
 
-/// Steps are told.
+/// Somebody watches.
 #[derive(Debug)]
 pub enum Traced {}
 
@@ -76,6 +77,10 @@ pub trait Pipeline {
 
     /// Prepares one copy or segment for its way out. Only a drop ends it.
     fn emit<T: Trace>(&mut self, egress: Egress, packet: &mut Packet) -> Step;
+
+    /// Is told of a packet that goes no further although it was decided, or emitted, otherwise:
+    /// there was no way, or no memory for it.
+    fn lost<T: Trace>(&mut self, _reason: Reason, _packet: &Packet) {}
 
     /// How many ways out a flood of `segment` may have.
     fn copies(&self, segment: SegmentId) -> usize;

@@ -51,6 +51,14 @@ impl Addresses {
     }
 }
 
+/// The layers of a frame that is on no walk, behind as many tags as an endpoint may send.
+pub fn parse(frame: &[u8]) -> Layers {
+    match split::<ethernet::Header>(frame) {
+        Some((header, _)) => layers(frame, header.ethertype.get(), &Port::default()),
+        None => MALFORMED,
+    }
+}
+
 /// Classifies one packet of the batch; answers its addresses, zero if it has none.
 #[inline(always)]
 pub fn classify(

@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+pub mod capture;
 pub mod classify;
 pub mod drops;
 pub mod egress;
 pub mod fdb;
+pub mod filter;
 pub mod gateway;
 pub mod guard;
 pub mod origin;
@@ -21,3 +23,4 @@ pub mod trace;
 pub mod trunk;
 pub mod vlan;
 pub mod walk;
+pub mod watch;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use dataplane::counters::Counter;
 use dataplane::engine::BATCH;
-use dataplane::memory::Packet;
 use dataplane::pipeline::Trace;
 use dataplane::time::{Nanos, Tick};
 
 use crate::classify::Addresses;
 use crate::fdb;
-use crate::trace::{Teller, Told};
+use crate::trace::Told;
+use crate::watch::Watch;
 
 /// The state of one worker: written by it alone, but for the tables that all workers share.
 pub struct WorkerState {
@@ -24,8 +24,8 @@ pub struct WorkerState {
     pub learning: Arc<Learning>,
     /// The addresses of the packets at hand: what classifying leaves to walking.
     pub addresses: Vec<Addresses>,
-    /// Whoever follows packets at the moment.
-    pub teller: Option<Teller>,
+    /// Whoever watches at the moment.
+    pub watch: Option<Box<Watch>>,
 }
 
 /// How often each outcome of learning other than "known" came up.
@@ -54,27 +54,23 @@ impl WorkerState {
             tick: Tick(0),
             learning,
             addresses: Vec::with_capacity(BATCH),
-            teller: None,
+            watch: None,
         }
     }
 
-    /// A packet begins its walk, if that is traced.
-    #[inline(always)]
-    pub fn enter<T: Trace>(&mut self, packet: &Packet) {
-        if T::ON
-            && let Some(teller) = &mut self.teller
-        {
-            teller.enter(packet, self.now);
-        }
-    }
-
-    /// Tells what a step did, in walks that are traced.
+    /// Tells what a step did, in walks that are watched.
     #[inline(always)]
     pub fn tell<T: Trace>(&mut self, told: impl FnOnce() -> Told) {
+        self.watched::<T>(|watch, _| watch.tell(told));
+    }
+
+    /// Lets whoever watches see something, in walks that are watched.
+    #[inline(always)]
+    pub fn watched<T: Trace>(&mut self, see: impl FnOnce(&mut Watch, Nanos)) {
         if T::ON
-            && let Some(teller) = &mut self.teller
+            && let Some(watch) = &mut self.watch
         {
-            teller.tell(told());
+            see(watch, self.now);
         }
     }
 }

@@ -3,17 +3,20 @@
 use dataplane::sync::Arc;
 use std::ops::ControlFlow;
 
+use dataplane::drops::Reason;
 use dataplane::ids::{PortId, SegmentId};
 use dataplane::memory::Packet;
 use dataplane::pipeline::{Egress, Pipeline, Step, Trace, Verdict};
 use dataplane::publish::Subscriber;
 use dataplane::time::Nanos;
 
+use crate::capture::Recorder;
 use crate::classify;
 use crate::origin::Origin;
 use crate::state::WorkerState;
 use crate::tables::Tables;
-use crate::trace::{Teller, Told};
+use crate::trace::Teller;
+use crate::watch::Watch;
 use crate::{bridge, walk};
 
 /// The decisions of one worker.
@@ -35,7 +38,20 @@ impl Switch {
 
     /// Follows packets, or no longer.
     pub fn follow(&mut self, teller: Option<Teller>) {
-        self.state.teller = teller;
+        self.watch(|watch| watch.teller = teller);
+    }
+
+    /// Takes copies of packets, or no longer; gives back what took them before, so that its memory
+    /// is freed elsewhere.
+    pub fn record(&mut self, recorder: Option<Recorder>) -> Option<Recorder> {
+        self.watch(|watch| std::mem::replace(&mut watch.recorder, recorder))
+    }
+
+    fn watch<R>(&mut self, change: impl FnOnce(&mut Watch) -> R) -> R {
+        let watch = self.state.watch.get_or_insert_default();
+        let result = change(watch);
+        self.state.watch.take_if(|watch| watch.is_empty());
+        result
     }
 
     /// The tables that the last batch was walked with.
@@ -50,16 +66,15 @@ impl Pipeline for Switch {
         self.tables.refresh();
         self.state.now = now;
         self.state.tick = now.tick();
-        if let Some(teller) = &self.state.teller
-            && !teller.is_heard()
-        {
-            self.state.teller = None;
+        if let Some(watch) = &mut self.state.watch {
+            watch.begin();
+            self.state.watch.take_if(|watch| watch.is_empty());
         }
     }
 
     #[inline(always)]
     fn tracing(&self) -> bool {
-        self.state.teller.is_some()
+        self.state.watch.is_some()
     }
 
     #[inline(always)]
@@ -76,10 +91,10 @@ impl Pipeline for Switch {
         }));
         verdicts.extend(part.iter_mut().zip(&addresses).map(|(packet, &addresses)| {
             origin.follow(tables, packet);
-            state.enter::<T>(packet);
+            state.watched::<T>(|watch, now| watch.enter(packet, now));
             let end = walk::walk::<T>(state, tables, &origin, addresses, packet);
             let (ControlFlow::Continue(verdict) | ControlFlow::Break(verdict)) = end;
-            state.tell::<T>(|| Told::Decided(verdict));
+            state.watched::<T>(|watch, _| watch.decided(verdict));
             verdict
         }));
         state.addresses = addresses;
@@ -89,11 +104,12 @@ impl Pipeline for Switch {
     fn emit<T: Trace>(&mut self, egress: Egress, packet: &mut Packet) -> Step {
         let (state, tables) = (&mut self.state, &**self.tables.current());
         let step = walk::emit::<T>(state, tables, egress, packet);
-        state.tell::<T>(|| match step {
-            ControlFlow::Continue(()) => Told::Emitted(egress),
-            ControlFlow::Break(verdict) => Told::Refused(egress, verdict),
-        });
+        state.watched::<T>(|watch, now| watch.emitted(egress, step, packet, now));
         step
+    }
+
+    fn lost<T: Trace>(&mut self, reason: Reason, packet: &Packet) {
+        self.state.watched::<T>(|watch, now| watch.lost(reason, packet, now));
     }
 
     fn copies(&self, segment: SegmentId) -> usize {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use pipelines::trace::{Filter, Teller, Told};
+use pipelines::filter::Filter;
+use pipelines::trace::{Teller, Told};
 use rtrb::{Consumer, RingBuffer};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};

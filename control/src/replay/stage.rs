@@ -14,10 +14,11 @@ use dataplane::publish::Publication;
 use dataplane::time::{Nanos, Tick};
 use pipelines::drops;
 use pipelines::fdb::Sweeper;
+use pipelines::filter::Filter;
 use pipelines::state::WorkerState;
 use pipelines::switch::Switch;
 use pipelines::tables::Tables;
-use pipelines::trace::{Filter, Teller, Told};
+use pipelines::trace::{Teller, Told};
 use rtrb::{Consumer, RingBuffer};
 
 use super::merge::Frame;

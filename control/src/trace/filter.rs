@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use dataplane::memory::Kind;
 use dataplane::wire::protocol;
-use pipelines::trace::Filter;
+use pipelines::filter::Filter;
 use thiserror::Error;
 
 use crate::model::Model;

@@ -132,11 +132,15 @@ impl<P: Pipeline> Engine<P> {
         let mut busy = false;
         for index in 0..self.neighbours.from.len() {
             self.pipeline.begin(now);
+            let traced = self.pipeline.tracing();
             for _ in 0..BATCH {
                 let Ok(errand) = self.neighbours.from[index].pop() else { break };
                 busy = true;
                 match errand {
                     Errand::Walk(packet) => batch.push(packet),
+                    Errand::Transmit(egress, packet) if traced => {
+                        self.send::<Traced>(egress, packet);
+                    }
                     Errand::Transmit(egress, packet) => self.send::<Untraced>(egress, packet),
                 }
             }
@@ -220,8 +224,8 @@ impl<P: Pipeline> Engine<P> {
         match verdict {
             Verdict::Forward(egress) | Verdict::Reply(egress) => self.send::<T>(egress, packet),
             Verdict::Flood(segment) => self.replicate::<T>(segment, packet),
-            Verdict::Punt(port) => self.punt(port, packet),
-            Verdict::Handoff(worker) => self.hand_off(worker, Errand::Walk(packet)),
+            Verdict::Punt(port) => self.punt::<T>(port, packet),
+            Verdict::Handoff(worker) => self.hand_off::<T>(worker, Errand::Walk(packet)),
             Verdict::Drop(reason) => self.discard(reason, packet),
         }
     }
@@ -265,36 +269,44 @@ impl<P: Pipeline> Engine<P> {
     #[inline(never)]
     fn send_elsewhere<T: Trace>(&mut self, egress: Egress, packet: Packet) {
         let Some(Some(slot)) = self.slots.get(egress.port.index()) else {
-            return self.discard(drops::NO_QUEUE, packet);
+            return self.lose::<T>(drops::NO_QUEUE, packet);
         };
         match slot.place {
             Sender::Queue(_) => self.settle::<T>(egress, packet),
-            Sender::At(worker) => self.hand_off(worker, Errand::Transmit(egress, packet)),
-            Sender::Host => self.punt(egress.port, packet),
+            Sender::At(worker) => self.hand_off::<T>(worker, Errand::Transmit(egress, packet)),
+            Sender::Host => self.punt::<T>(egress.port, packet),
         }
     }
 
     /// Gives a packet to the host stack, whose port in the network is `to`: from there on that
     /// number says which network the packet belongs to.
-    fn punt(&mut self, to: PortId, mut packet: Packet) {
+    fn punt<T: Trace>(&mut self, to: PortId, mut packet: Packet) {
         let Some(host) = &mut self.neighbours.host else {
-            return self.discard(drops::NO_HOST_STACK, packet);
+            return self.lose::<T>(drops::NO_HOST_STACK, packet);
         };
         let in_port = std::mem::replace(&mut packet.in_port, to);
         if let Err(mut packet) = host.push(packet) {
             packet.in_port = in_port;
-            return self.discard(drops::NO_HOST_STACK, packet);
+            return self.lose::<T>(drops::NO_HOST_STACK, packet);
         }
         if let Some(counters) = self.counters(in_port) {
             counters.punted.add(1);
         }
     }
 
-    fn hand_off(&mut self, worker: WorkerId, errand: Errand) {
+    fn hand_off<T: Trace>(&mut self, worker: WorkerId, errand: Errand) {
         let refused = self.neighbours.hand_off(worker, errand);
         if let Err(Errand::Walk(packet) | Errand::Transmit(_, packet)) = refused {
-            self.discard(drops::HANDOFF_FULL, packet);
+            self.lose::<T>(drops::HANDOFF_FULL, packet);
         }
+    }
+
+    /// Discards a packet for a reason that the pipeline does not know yet.
+    #[cold]
+    #[inline(never)]
+    fn lose<T: Trace>(&mut self, reason: Reason, packet: Packet) {
+        self.pipeline.lost::<T>(reason, &packet);
+        self.discard(reason, packet);
     }
 
     #[cold]

@@ -23,7 +23,7 @@ impl<P: Pipeline> Engine<P> {
         }
         let mut offload = packet.offload;
         if checksum::complete(packet.data_mut(), &mut offload).is_err() {
-            return self.discard(drops::BAD_OFFLOAD, packet);
+            return self.lose::<T>(drops::BAD_OFFLOAD, packet);
         }
         // Verified now, so that the port takes it: this can't come back here.
         packet.offload = offload;
@@ -35,7 +35,7 @@ impl<P: Pipeline> Engine<P> {
     fn cut<T: Trace>(&mut self, egress: Egress, packet: Packet) {
         let cut = match Cut::plan(packet.data(), packet.offload) {
             Ok(cut) if cut.count() <= MOST_SEGMENTS => cut,
-            _ => return self.discard(drops::BAD_OFFLOAD, packet),
+            _ => return self.lose::<T>(drops::BAD_OFFLOAD, packet),
         };
         let finish = if self.completes(egress.port) { Finish::Partial } else { Finish::Complete };
         let count = cut.count();
@@ -48,6 +48,7 @@ impl<P: Pipeline> Engine<P> {
             let mut segment = match room {
                 Ok(segment) => segment,
                 Err(reason) => {
+                    self.pipeline.lost::<T>(reason, &packet);
                     self.miss(reason, packet.in_port);
                     continue;
                 }
@@ -58,7 +59,7 @@ impl<P: Pipeline> Engine<P> {
                     segment.offload = offload;
                     self.send::<T>(egress, segment);
                 }
-                _ => self.discard(drops::BAD_OFFLOAD, segment),
+                _ => self.lose::<T>(drops::BAD_OFFLOAD, segment),
             }
         }
         self.pool.give(packet.into_frame());
@@ -77,7 +78,7 @@ impl<P: Pipeline> Engine<P> {
         }
         match last {
             Some(egress) => self.send::<T>(egress, packet),
-            None => self.discard(drops::NO_RECEIVER, packet),
+            None => self.lose::<T>(drops::NO_RECEIVER, packet),
         }
     }
 
@@ -87,7 +88,10 @@ impl<P: Pipeline> Engine<P> {
         }
         match self.with_memory(|pool| pool.duplicate(packet)) {
             Ok(copy) => self.send::<T>(egress, copy),
-            Err(reason) => self.miss(reason, packet.in_port),
+            Err(reason) => {
+                self.pipeline.lost::<T>(reason, packet);
+                self.miss(reason, packet.in_port);
+            }
         }
     }
 

@@ -13,9 +13,10 @@ use dataplane::port::{Intake, Port, Refused};
 use dataplane::publish::Publication;
 use dataplane::time::Nanos;
 use dataplane::wire::vlan;
+use pipelines::filter::Filter;
 use pipelines::state::WorkerState;
 use pipelines::switch::Switch;
-use pipelines::trace::{Filter, Teller, Told};
+use pipelines::trace::{Teller, Told};
 use rtrb::RingBuffer;
 
 use super::Error;

@@ -13,13 +13,15 @@ use dataplane::port::memory::{FarEnd, Memory};
 use dataplane::publish::Publication;
 use dataplane::shared::SharedLines;
 use dataplane::time::Nanos;
+use pipelines::capture::{Recording, Wanted};
 use pipelines::drops;
 use pipelines::fdb::{self, Key};
+use pipelines::filter::Filter;
 use pipelines::state::{Learning, WorkerState};
 use pipelines::storm::Storm;
 use pipelines::switch::Switch;
 use pipelines::tables::{self, Identity, Port, Role, Segment, Tables};
-use pipelines::trace::{Filter, Teller, Told};
+use pipelines::trace::{Teller, Told};
 use rtrb::{Consumer, RingBuffer};
 
 /// Endpoints with identities.
@@ -191,6 +193,40 @@ impl Bench {
         fate.dropped = pairs.filter(|(old, new)| old != new).map(|((name, _), _)| name).collect();
         assert_eq!(self.engine.pool().free(), (MEMORY.small, MEMORY.runs), "a buffer is lost");
         fate
+    }
+
+    /// Captures what is wanted from now on.
+    pub(crate) fn capture(&mut self, wanted: Wanted) -> Recording {
+        let (recorder, recording) = wanted.recorder(1 << 20);
+        self.engine.pipeline().record(Some(recorder));
+        recording
+    }
+
+    /// Whether a capture went on, which is ended now.
+    pub(crate) fn stop_capturing(&mut self) -> bool {
+        self.engine.pipeline().record(None).is_some()
+    }
+
+    /// A batch that came in by `port`.
+    pub(crate) fn batch(&mut self, port: u16, frame: &[u8], count: usize) -> Vec<Packet> {
+        let pool = self.engine.pool();
+        (0..count).map(|_| Packet::holding(pool, PortId(port), frame).unwrap()).collect()
+    }
+
+    /// Takes a batch through the switch.
+    pub(crate) fn walk(&mut self, batch: &mut Vec<Packet>) {
+        let Some(port) = batch.first().map(|packet| packet.in_port) else { return };
+        self.engine.process(port, batch, self.now);
+        self.engine.flush();
+    }
+
+    /// Takes what has left, without looking at it.
+    pub(crate) fn forget(&mut self) {
+        for (far, _) in &mut self.ports {
+            while let Ok(packet) = far.rx.pop() {
+                self.engine.pool().give(packet.into_frame());
+            }
+        }
     }
 
     fn drops(&self) -> Vec<(&'static str, u64)> {

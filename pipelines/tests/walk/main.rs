@@ -2,6 +2,7 @@
 //! or why nothing does. Frames are made and read by another stack.
 
 mod bench;
+mod capture;
 mod drops;
 mod forwarding;
 mod frames;
@@ -9,3 +10,7 @@ mod replies;
 mod reuse;
 mod tags;
 mod vlan;
+
+/// So that a test can say what a walk allocates.
+#[global_allocator]
+static COUNTING: dataplane::alloc::Counting = dataplane::alloc::Counting;
