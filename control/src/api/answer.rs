@@ -23,11 +23,12 @@ pub(super) struct Answer {
 
 enum Contents {
     Json(Value),
-    Lines(Lines),
+    /// What comes, and its content type.
+    Stream(Stream, &'static str),
 }
 
-/// Lines that come one after the other, until their sender is gone.
-pub(super) struct Lines(pub(super) Receiver<Bytes>);
+/// Pieces that come one after the other, until their sender is gone.
+pub(super) struct Stream(pub(super) Receiver<Bytes>);
 
 impl Answer {
     /// What was asked for.
@@ -46,8 +47,15 @@ impl Answer {
     }
 
     /// Lines of JSON, as they come.
-    pub(super) fn stream(lines: Lines) -> Self {
-        Self { status: StatusCode::OK, contents: Contents::Lines(lines) }
+    pub(super) fn lines(lines: Receiver<Bytes>) -> Self {
+        let contents = Contents::Stream(Stream(lines), "application/x-ndjson");
+        Self { status: StatusCode::OK, contents }
+    }
+
+    /// A capture, as it comes.
+    pub(super) fn pcapng(blocks: Receiver<Bytes>) -> Self {
+        let contents = Contents::Stream(Stream(blocks), "application/x-pcapng");
+        Self { status: StatusCode::OK, contents }
     }
 
     /// Why not.
@@ -67,17 +75,17 @@ impl Answer {
 
     /// Whether it goes on for as long as the client wants.
     pub(super) fn is_stream(&self) -> bool {
-        matches!(self.contents, Contents::Lines(_))
+        matches!(self.contents, Contents::Stream(..))
     }
 
     /// As it is sent.
-    pub(super) fn into_response(self) -> Response<Either<Full<Bytes>, Lines>> {
+    pub(super) fn into_response(self) -> Response<Either<Full<Bytes>, Stream>> {
         let (kind, body) = match self.contents {
             Contents::Json(json) => {
                 let text = format!("{json}\n");
                 ("application/json", Either::Left(Full::new(Bytes::from(text))))
             }
-            Contents::Lines(lines) => ("application/x-ndjson", Either::Right(lines)),
+            Contents::Stream(stream, kind) => (kind, Either::Right(stream)),
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
@@ -113,7 +121,7 @@ impl From<Error> for Answer {
     }
 }
 
-impl Body for Lines {
+impl Body for Stream {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -121,6 +129,6 @@ impl Body for Lines {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line))))
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

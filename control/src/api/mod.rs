@@ -8,6 +8,8 @@
 //! | `POST /v1/reload` | takes up the changed configuration file |
 //! | `POST /v1/stop` | ends heddle; with `{"detach": true}` removes its devices |
 //! | `GET /v1/trace?filter=WORDS&count=N` | follows packets: a line of JSON for each, with its `steps` and their `text` |
+//! | `GET /v1/capture?port=NAME&filter=WORDS&count=N&snaplen=BYTES&buffer=BYTES` | captures frames of a port, or of `all`, as pcapng; one capture goes on at a time |
+//! | `DELETE /v1/capture` | ends the capture that goes on: its client gets what waits, and statistics |
 //!
 //! What is refused is answered with a status and `{"error": TEXT, "problems": [...]}`, each
 //! problem with its `kind`, `key`, `found`, `expected` and `advice`.
@@ -18,6 +20,7 @@
 
 mod answer;
 mod body;
+mod capture;
 mod peer;
 pub(crate) mod query;
 mod route;
@@ -63,12 +66,14 @@ pub struct Api {
     group: Option<Group>,
     /// Whether somebody follows packets.
     followed: Rc<Cell<bool>>,
+    /// Whether somebody captures.
+    capturing: Rc<Cell<capture::Stage>>,
 }
 
 impl Api {
     /// Answers from `daemon`, to root and the members of `group`.
     pub fn new(daemon: Rc<RefCell<Daemon>>, group: Option<Group>) -> Self {
-        Self { daemon, group, followed: Rc::default() }
+        Self { daemon, group, followed: Rc::default(), capturing: Rc::default() }
     }
 
     /// Serves clients until `end` is told; then lets answers that are under way be taken, and

@@ -20,6 +20,7 @@ enum Target<'a> {
     Reload,
     Stop,
     Trace,
+    Capture,
 }
 
 /// The body of `/v1/stop`.
@@ -58,8 +59,12 @@ impl Api {
         asked: Option<&str>,
         body: Value,
     ) -> Result<Answer, Answer> {
-        if (method, &target) == (&Method::GET, &Target::Trace) {
-            return self.trace(asked);
+        // What goes on for longer takes the daemon by itself.
+        match (method, &target) {
+            (&Method::GET, Target::Trace) => return self.trace(asked),
+            (&Method::GET, Target::Capture) => return self.capture(asked),
+            (&Method::DELETE, Target::Capture) => return self.end_capture(),
+            _ => {}
         }
         let daemon = &mut *self.daemon.borrow_mut();
         match (method, target) {
@@ -100,6 +105,7 @@ impl<'a> Target<'a> {
             ("reload", None, None) => Some(Self::Reload),
             ("stop", None, None) => Some(Self::Stop),
             ("trace", None, None) => Some(Self::Trace),
+            ("capture", None, None) => Some(Self::Capture),
             (topic, None, None) => Topic::named(topic).map(Self::Topic),
             (_, None, Some(_)) => None,
         }

@@ -158,6 +158,73 @@ fn one_client_follows_packets_at_a_time() {
     });
 }
 
+/// Asks for a capture; answers the connection and the status.
+async fn capture(socket: &PathBuf, query: &str) -> (UnixStream, u16) {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let request = format!("GET /v1/capture?{query} HTTP/1.1\r\nhost: heddle\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    (stream, String::from_utf8_lossy(&status[9..]).parse().unwrap())
+}
+
+async fn is_capturing(socket: &PathBuf) -> bool {
+    let (_, workers) = ask(socket, "GET", "/v1/workers", "").await;
+    let on = |worker: &Value| worker["capturing"] == true;
+    workers["workers"].as_array().unwrap().iter().all(on)
+}
+
+#[test]
+fn one_client_captures_at_a_time_and_its_end_is_the_captures() {
+    serving(async |socket, _| {
+        assert_eq!(ask(&socket, "DELETE", "/v1/capture", "").await.0, 404);
+        for (query, word) in [
+            ("port=web-9", "web-9"),
+            ("", "``"),
+            ("port=all&filter=nonsense", "nonsense"),
+            ("port=all&count=x", "count"),
+            ("port=all&snaplen=-1", "snaplen"),
+            ("port=all&buffer=4096", "131072"),
+        ] {
+            let (status, body) = ask(&socket, "GET", &format!("/v1/capture?{query}"), "").await;
+            assert_eq!(status, 400, "{query}: {body}");
+            assert!(body["error"].as_str().unwrap().contains(word), "{query}: {body}");
+        }
+        assert!(!is_capturing(&socket).await);
+        let (stream, status) = capture(&socket, "port=web-1&buffer=131072").await;
+        assert_eq!(status, 200);
+        assert_eq!(capture(&socket, "port=all").await.1, 409);
+        assert!(is_capturing(&socket).await);
+        drop(stream);
+        let off = async { while is_capturing(&socket).await {} };
+        tokio::time::timeout(PATIENCE, off).await.expect("it goes on without a client");
+        let (mut stream, status) = capture(&socket, "port=all&buffer=131072").await;
+        assert_eq!(status, 200);
+        assert_eq!(ask(&socket, "DELETE", "/v1/capture", "").await.0, 200);
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        let said = |text: &str| rest.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        assert!(said("application/x-pcapng") && said("web-1") && said("gateway of web"));
+        assert!(rest.ends_with(b"0\r\n\r\n"), "the body has an end");
+        assert!(!is_capturing(&socket).await);
+    });
+}
+
+#[test]
+fn a_port_that_goes_ends_its_capture() {
+    serving(async |socket, _| {
+        let endpoint = r#"{"network": "web", "name": "x", "kind": "memory"}"#;
+        assert_eq!(ask(&socket, "POST", "/v1/endpoints", endpoint).await.0, 201);
+        let (mut stream, status) = capture(&socket, "port=x&buffer=131072").await;
+        assert_eq!(status, 200);
+        assert_eq!(ask(&socket, "DELETE", "/v1/endpoints/x", "").await.0, 200);
+        assert_eq!(ask(&socket, "POST", "/v1/endpoints", endpoint).await.0, 201);
+        let mut rest = Vec::new();
+        let end = stream.read_to_end(&mut rest);
+        tokio::time::timeout(PATIENCE, end).await.expect("it follows another port").unwrap();
+    });
+}
+
 /// Values of the kinds that JSON has, under keys that mean something and keys that don't.
 fn value() -> impl Strategy<Value = Value> {
     let words = ["web", "web-1", "x", "memory", "tap", "bridge", "10.0.9.0/24", "10.0.9.7", "5s"];

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::timeout;
 
-use super::answer::{Answer, Lines};
+use super::answer::Answer;
 use super::{Api, PATIENCE, query};
 use crate::daemon::Daemon;
 use crate::trace::{Line, Names, parse_filter};
@@ -77,7 +77,7 @@ impl Api {
         let daemon = Rc::clone(&self.daemon);
         let trace = Trace { daemon, ears, left, lines, _following: following };
         tokio::task::spawn_local(trace.go_on());
-        Ok(Answer::stream(Lines(client)))
+        Ok(Answer::lines(client))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use perf::lab::Scenario;
 
+use crate::config::units::Size;
 use crate::replay::Input;
 use crate::show::Topic;
 
@@ -61,6 +62,16 @@ pub(super) enum Command {
     /// Follow packets of the running heddle step by step: which step, which table row, which
     /// verdict.
     Trace(Trace),
+    /// Capture frames of a port, or of all: as they come in, as they leave, and those that are
+    /// dropped, with the reason as a comment.
+    ///
+    /// With -w as pcapng, which Wireshark reads; without it, one line per frame. Ctrl-C ends it
+    /// in good order. A frame that the walk drops is one record with its reason; one that, or of
+    /// which a copy, is dropped later, on its way out, has a second record with the reason. What
+    /// heddle's own host stack sends comes in by the port `gateway of NETWORK`. Frames are copied
+    /// without delaying traffic: those that the buffer has no room for are counted, and the count
+    /// is in the file's statistics. One capture can go on at a time.
+    Capture(Capture),
     /// Take up the changed configuration file, without losing a packet of what stays.
     ///
     /// A file that is wrong is shown as `heddle check` shows it, and changes nothing.
@@ -189,6 +200,27 @@ pub(super) struct Trace {
     /// Print one line of JSON per packet.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Capture {
+    /// The name of the port, or all.
+    pub(super) port: String,
+    /// Conditions that must all hold, as of `heddle trace`: port NAME, by which the frame came in,
+    /// mac MAC, host ADDRESS, l4 port NUMBER, arp, ip, ip6, tcp, udp, icmp, icmp6.
+    pub(super) filter: Vec<String>,
+    /// Write pcapng to this file, or to standard output if it is `-`.
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
+    /// End after so many frames, rather than at Ctrl-C.
+    #[arg(long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    /// Keep so many bytes of each frame at most; whole frames by default.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) snaplen: Option<u32>,
+    /// How much may wait on its way from each worker, such as 64MiB; 8MiB by default.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) buffer: Option<Size>,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 
@@ -62,15 +63,11 @@ impl Client {
         path: &str,
         mut take: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
+        let mut text = Vec::new();
         self.runtime.block_on(async {
-            let response = self.send(Method::GET, path, None).await?;
-            if !response.status().is_success() {
-                return whole(response).await.map(drop);
-            }
-            let (mut body, mut text) = (response.into_body(), Vec::new());
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| self.broken(&error))?;
-                text.extend_from_slice(frame.data_ref().unwrap_or(&Bytes::new()));
+            let mut body = self.open(path).await?;
+            while let Some(piece) = self.piece(&mut body).await? {
+                text.extend_from_slice(&piece);
                 while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = text.drain(..=end).collect();
                     take(String::from_utf8_lossy(&line).trim_end())?;
@@ -78,6 +75,56 @@ impl Client {
             }
             Ok(())
         })
+    }
+
+    /// Asks for `path` and hands over the answer piece by piece, until it ends or `take` fails.
+    /// Ctrl-C, or SIGTERM, deletes `path`, so that the answer ends in good order; the second time
+    /// it ends at once.
+    pub(super) fn until_interrupted(
+        &self,
+        path: &str,
+        query: &str,
+        mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.runtime.block_on(async {
+            let failed = |error| Failure::failed(format!("listening for signals: {error}"));
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut body = self.open(&format!("{path}?{query}")).await?;
+            let mut asked = false;
+            loop {
+                tokio::select! {
+                    piece = self.piece(&mut body) => match piece? {
+                        Some(piece) => take(&piece)?,
+                        None => return Ok(()),
+                    },
+                    _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => {
+                        if std::mem::replace(&mut asked, true) {
+                            return Ok(());
+                        }
+                        // If it has ended by itself meanwhile, so much the better.
+                        let _ = self.send(Method::DELETE, path, None).await?;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Asks for `path`; the body of the answer, which may go on for long.
+    async fn open(&self, path: &str) -> Result<Incoming, Failure> {
+        let response = self.send(Method::GET, path, None).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let message = format!("heddle answers {}", response.status());
+        Err(whole(response).await.err().unwrap_or_else(|| Failure::failed(message)))
+    }
+
+    /// The next piece of a body, unless it has ended.
+    async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
+        let Some(frame) = body.frame().await else { return Ok(None) };
+        let frame = frame.map_err(|error| self.broken(&error))?;
+        Ok(Some(frame.into_data().unwrap_or_default()))
     }
 
     /// Waits until nobody listens at the socket any more.

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod capture;
 mod client;
 mod control;
 mod failure;
@@ -44,6 +45,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Replay(options) => replay::run(options),
         Command::Show(options) => show::run(&heddle()?, &options),
         Command::Trace(options) => trace::run(&heddle()?, &options),
+        Command::Capture(options) => capture::run(&heddle()?, &options),
         Command::Reload { json } => control::reload(&heddle()?, json),
         Command::Stop { detach } => control::stop(&heddle()?, detach),
         Command::Network(command) => objects::run(&heddle()?, command),

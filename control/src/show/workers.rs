@@ -30,6 +30,10 @@ pub struct Worker {
     pub sleeps: u64,
     /// The part of its time that it slept, from 0 to 1.
     pub asleep_share: f64,
+    /// Whether it tells the steps of packets, to `heddle trace`.
+    pub tracing: bool,
+    /// Whether it copies frames, for `heddle capture`.
+    pub capturing: bool,
 }
 
 impl View {
@@ -43,7 +47,10 @@ impl View {
         let elapsed = switch.plane.now().0;
         let workers = switch.plane.workers().iter().zip(switch.cores());
         let workers = workers.map(|(handle, &core)| {
-            handle.ask(|_| ())?;
+            let (tracing, capturing) = handle.ask(|worker| {
+                let watch = worker.engine().pipeline().state().watch.as_deref();
+                watch.map_or((false, false), |w| (w.teller.is_some(), w.recorder.is_some()))
+            })?;
             let counters = handle.counters();
             let (batches, packets) = (counters.batches.read(), counters.packets.read());
             Ok(Worker {
@@ -54,6 +61,8 @@ impl View {
                 packets_per_batch: share(packets, batches),
                 sleeps: counters.sleeps.read(),
                 asleep_share: share(counters.asleep_ns.read(), elapsed).min(1.0),
+                tracing,
+                capturing,
             })
         });
         Ok(Self { workers: workers.collect::<Result<_, WorkerError>>()? })
@@ -70,6 +79,7 @@ impl View {
             ("per batch", Right),
             ("sleeps", Right),
             ("asleep", Right),
+            ("watched by", Align::Left),
         ];
         let mut table = Table::new(&columns, "no workers");
         for worker in &self.workers {
@@ -81,9 +91,21 @@ impl View {
                 format!("{:.1}", worker.packets_per_batch),
                 worker.sleeps.to_string(),
                 format!("{:.1}%", worker.asleep_share * 100.0),
+                worker.watched_by().to_owned(),
             ]);
         }
         table
+    }
+}
+
+impl Worker {
+    fn watched_by(&self) -> &'static str {
+        match (self.tracing, self.capturing) {
+            (false, false) => "nobody",
+            (true, false) => "trace",
+            (false, true) => "capture",
+            (true, true) => "trace, capture",
+        }
     }
 }
 
@@ -107,14 +129,21 @@ mod tests {
             packets_per_batch: share(0, 0),
             sleeps: 9,
             asleep_share: share(999, 1000),
+            tracing: false,
+            capturing: false,
         };
-        let pinned =
-            Worker { worker: 0, core: Some(3), packets_per_batch: share(257, 67), ..idle.clone() };
+        let pinned = Worker {
+            worker: 0,
+            core: Some(3),
+            packets_per_batch: share(257, 67),
+            capturing: true,
+            ..idle.clone()
+        };
         let view = View { workers: vec![pinned, idle] };
         let expected = "\
-WORKER  CORE  BATCHES  PACKETS  PER BATCH  SLEEPS  ASLEEP
-     0     3       67      257        3.8       9   99.9%
-     1   any       67      257        0.0       9   99.9%
+WORKER  CORE  BATCHES  PACKETS  PER BATCH  SLEEPS  ASLEEP  WATCHED BY
+     0     3       67      257        3.8       9   99.9%  capture
+     1   any       67      257        0.0       9   99.9%  nobody
 ";
         assert_eq!(view.table().to_string(), expected);
     }

@@ -1,4 +1,4 @@
-//! The words of `heddle trace [FILTER]`.
+//! The words of `heddle trace [FILTER]`, and of `heddle capture PORT [FILTER]`.
 //!
 //! ```text
 //! FILTER     = CONDITION { ["and"] CONDITION }

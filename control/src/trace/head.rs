@@ -8,9 +8,9 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The first bytes of a frame, and what parsing found in all of it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Head<'a> {
-    pub(super) layers: Layers,
-    pub(super) bytes: &'a [u8],
+pub(crate) struct Head<'a> {
+    pub(crate) layers: Layers,
+    pub(crate) bytes: &'a [u8],
 }
 
 impl Head<'_> {

@@ -20,9 +20,9 @@ use pipelines::trunk::Tagging;
 use serde_json::{Value, json};
 
 use crate::model::Model;
-use head::Head;
 
 pub use filter::{FilterError, parse_filter};
+pub(crate) use head::Head;
 
 /// The names of ports and networks, by number, as they are at the moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
