@@ -201,7 +201,7 @@ const BLANK: Record = Record {
     captured: 0,
 };
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use dataplane::ids::SegmentId;
     use dataplane::memory::{Arena, Geometry, Pool};

@@ -261,11 +261,25 @@ impl World {
     /// # Errors
     /// What it said on standard error, if it failed.
     pub fn call(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(heddle());
-        command.arg("--api").arg(self.lab.directory().join("api.sock")).args(arguments);
-        let Output { status, stdout, stderr } = command.output().unwrap();
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
         let said = |bytes| String::from_utf8(bytes).unwrap();
         if status.success() { Ok(said(stdout)) } else { Err(said(stderr)) }
+    }
+
+    /// `heddle` with these arguments, against the running one.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(heddle());
+        command.arg("--api").arg(self.lab.directory().join("api.sock")).args(arguments);
+        command
+    }
+
+    /// Waits until every worker, or none, does what `show workers` calls so.
+    pub fn wait_until_watched(&self, by: &str, on: bool) {
+        eventually(&format!("{by} becomes {on}"), PATIENCE, || {
+            let workers = self.show("workers");
+            let mut workers = workers["workers"].as_array().unwrap().iter();
+            workers.all(|worker| worker[by] == on).then_some(())
+        });
     }
 
     /// What `heddle show` says.

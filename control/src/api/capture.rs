@@ -32,6 +32,13 @@ pub(super) enum Stage {
     Ending,
 }
 
+impl Stage {
+    /// The stage that comes next when somebody wants the end.
+    pub(super) fn ending(self) -> Self {
+        if self == Self::Off { Self::Off } else { Self::Ending }
+    }
+}
+
 /// How often the workers' rings are looked at, when there was nothing.
 const LOOK: Duration = Duration::from_millis(5);
 /// Bytes that are taken and sent in one go.
@@ -69,7 +76,7 @@ impl Api {
         if self.capturing.get() == Stage::Off {
             return Err(Answer::refusal(StatusCode::NOT_FOUND, "nobody captures"));
         }
-        self.capturing.set(Stage::Ending);
+        self.capturing.set(self.capturing.get().ending());
         Ok(Answer::ok(json!({})))
     }
 }

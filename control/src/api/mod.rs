@@ -105,6 +105,8 @@ impl Api {
                 },
             }
         }
+        // Its client gets the end of the file.
+        this.capturing.set(this.capturing.get().ending());
         let farewell = async { while clients.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }

@@ -144,6 +144,8 @@ struct Reader {
     frames: u64,
     missed: u64,
     comments: Vec<String>,
+    /// Whether statistics have come, which end a capture.
+    whole: bool,
 }
 
 /// What begins blocks with frames.
@@ -164,6 +166,7 @@ impl Reader {
         match parser.next_block(block).map_err(other)?.1 {
             Block::EnhancedPacket(frame) => print(line(&frame, &port(parser, &frame))),
             Block::InterfaceStatistics(statistics) => {
+                self.whole = true;
                 for option in &statistics.options {
                     match option {
                         InterfaceStatisticsOption::IsbIfDrop(missed) => self.missed += missed,
@@ -187,6 +190,11 @@ impl Reader {
                  a larger --buffer lets fewer be missed"
             ),
         }];
+        if !self.whole {
+            let why = "note: the end is missing, and with it what was missed: heddle ends a \
+                       capture when nothing is taken for 30 seconds";
+            lines.push(why.to_owned());
+        }
         lines.extend(self.comments.iter().map(|comment| format!("note: {comment}")));
         lines.join("\n")
     }

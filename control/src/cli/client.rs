@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Failure;
 
@@ -87,9 +87,7 @@ impl Client {
         mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         self.runtime.block_on(async {
-            let failed = |error| Failure::failed(format!("listening for signals: {error}"));
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-            let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+            let mut signals = Signals::listen()?;
             let mut body = self.open(&format!("{path}?{query}")).await?;
             let mut asked = false;
             loop {
@@ -98,7 +96,7 @@ impl Client {
                         Some(piece) => take(&piece)?,
                         None => return Ok(()),
                     },
-                    _ = async { tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} } } => {
+                    () = signals.next() => {
                         if std::mem::replace(&mut asked, true) {
                             return Ok(());
                         }
@@ -169,6 +167,28 @@ impl Client {
 
     fn broken(&self, error: &hyper::Error) -> Failure {
         Failure::failed(format!("{}: the conversation broke off: {error}", self.socket.display()))
+    }
+}
+
+/// What ends a command.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let failed = |error| Failure::failed(format!("listening for signals: {error}"));
+        let listen = |kind| signal(kind).map_err(failed);
+        let interrupt = listen(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
