@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dataplane::engine::{Errand, Neighbours, Place, Way};
@@ -11,7 +12,7 @@ use dataplane::offload::Capabilities;
 use dataplane::pipeline::{Egress, Pipeline, Step, Trace, Verdict};
 use dataplane::port::memory::{FarEnd, Memory};
 use dataplane::time::Nanos;
-use dataplane::worker::{Handle, Policy, Seat};
+use dataplane::worker::{Handle, Policy, Seat, Worker};
 use rtrb::RingBuffer;
 
 const IN: PortId = PortId(0);
@@ -23,13 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Onwards {
     home: WorkerId,
     here: WorkerId,
+    /// Whether somebody watches, and how many packets he has seen leave.
+    watched: Option<Arc<AtomicUsize>>,
 }
 
 impl Pipeline for Onwards {
     fn begin(&mut self, _now: Nanos) {}
 
     fn tracing(&self) -> bool {
-        false
+        self.watched.is_some()
     }
 
     fn decide<T: Trace>(&mut self, part: &mut [Packet], verdicts: &mut Vec<Verdict>) {
@@ -42,6 +45,11 @@ impl Pipeline for Onwards {
     }
 
     fn emit<T: Trace>(&mut self, _egress: Egress, _packet: &mut Packet) -> Step {
+        if T::ON
+            && let Some(seen) = &self.watched
+        {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
         ControlFlow::Continue(())
     }
 
@@ -81,7 +89,7 @@ impl Bench {
             .zip(pools)
             .zip([first, second])
             .map(|((seat, pool), neighbours)| {
-                let pipeline = Onwards { home, here: pool.owner() };
+                let pipeline = Onwards { home, here: pool.owner(), watched: None };
                 let (policy, now) = (Policy::default(), Instant::now());
                 Handle::start(seat, pipeline, pool, neighbours, policy, now).unwrap()
             })
@@ -136,4 +144,18 @@ fn a_packet_for_the_other_worker_is_walked_though_it_sleeps() {
     for number in 0..ROUNDS {
         assert_eq!(bench.pass(number), number);
     }
+}
+
+#[test]
+fn what_another_worker_has_walked_is_seen_when_it_leaves() {
+    let mut bench = Bench::new(WorkerId(0));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let watch = Arc::clone(&seen);
+    let watch =
+        move |worker: &mut Worker<Onwards>| worker.engine().pipeline().watched = Some(watch);
+    bench.workers[1].ask(watch).unwrap();
+    for number in 0..ROUNDS {
+        assert_eq!(bench.pass(number), number);
+    }
+    assert_eq!(seen.load(Ordering::Relaxed), usize::from(ROUNDS));
 }

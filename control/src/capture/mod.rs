@@ -13,11 +13,12 @@ use dataplane::drops::{OVERSIZED, PORT_FAILED, PORT_FULL, Reason};
 use dataplane::ids::PortId;
 use dataplane::worker::WorkerError;
 use pipelines::capture::{Recording, Wanted};
+use pipelines::fdb::PortGeneration;
 use pipelines::filter::Filter;
 use pipelines::tables::Tables;
 use thiserror::Error;
 
-use crate::model::{Endpoint, Model};
+use crate::model::{Model, Network};
 use crate::plane::sum;
 use crate::switch::{Switch, since_epoch};
 use crate::trace::{FilterError, explain, parse_filter};
@@ -26,7 +27,7 @@ use pcapng::{Pcapng, Statistics};
 /// What is to be captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// The port's name; `all` for every port, those of heddle's own host stack too.
+    /// The name of an endpoint's port or of a parent; `all` for every port, those of heddle's own host stack too.
     pub port: String,
     /// A filter's words, as of `heddle trace`.
     pub filter: String,
@@ -69,8 +70,8 @@ const ALL: &str = "all";
 
 /// A capture that goes on until [`Capture::stop`].
 pub struct Capture {
-    /// The port's endpoint; `None` for every port.
-    only: Option<Arc<Endpoint>>,
+    /// The port; `None` for every port.
+    only: Option<Only>,
     recordings: Vec<Recording>,
     file: Pcapng,
     interfaces: HashMap<PortId, Interface>,
@@ -80,6 +81,13 @@ pub struct Capture {
     began: Duration,
     /// The frame at hand.
     frame: Vec<u8>,
+}
+
+/// The one port that is captured.
+struct Only {
+    name: String,
+    id: PortId,
+    generation: PortGeneration,
 }
 
 /// A port in the file.
@@ -105,7 +113,7 @@ impl Capture {
     pub fn start(switch: &Switch, request: &Request) -> Result<Self, Error> {
         let model = switch.inventory.model();
         let filter = parse_filter(&[&request.filter], model)?;
-        let only = port(model, &request.port)?;
+        let only = Only::named(model, &request.port)?;
         if !BUFFERS.contains(&request.buffer) {
             return Err(Error::Buffer { found: request.buffer });
         }
@@ -133,7 +141,7 @@ impl Capture {
         request: &Request,
     ) -> Result<(), WorkerError> {
         let snaplen = usize::try_from(request.snaplen).unwrap_or(usize::MAX);
-        let port = self.only.as_ref().map(|endpoint| endpoint.id);
+        let port = self.only.as_ref().map(|only| only.id);
         for worker in switch.plane.workers() {
             let (recorder, recording) = Wanted { port, filter, snaplen }.recorder(request.buffer);
             let recorded = worker.ask(|worker| worker.engine().pipeline().record(Some(recorder)));
@@ -186,10 +194,8 @@ impl Capture {
 
     /// Whether the port is gone, or another one of the same name.
     fn has_lost_its_port(&self, switch: &Switch) -> bool {
-        self.only.as_ref().is_some_and(|endpoint| {
-            let now = switch.inventory.model().endpoints.get(&endpoint.spec.name);
-            now.is_none_or(|now| (now.id, now.generation) != (endpoint.id, endpoint.generation))
-        })
+        let model = switch.inventory.model();
+        self.only.as_ref().is_some_and(|only| find(model, &only.name) != Some(only.identity()))
     }
 
     /// Describes ports that have come, or have another name than before.
@@ -198,23 +204,23 @@ impl Capture {
         if self.named_by.as_ref().is_some_and(|named_by| Arc::ptr_eq(named_by, &tables)) {
             return;
         }
-        self.named_by = Some(tables);
-        match self.only.clone() {
-            Some(endpoint) => self.name_endpoint(switch, &endpoint),
-            None => {
-                let model = switch.inventory.model();
-                model.endpoints.values().for_each(|e| self.name_endpoint(switch, e));
-                for network in model.networks.values() {
-                    let name = format!("gateway of {}", network.spec.name);
-                    self.name_interface(switch, network.host, &name, "heddle's own host stack");
-                }
-            }
+        let model = switch.inventory.model();
+        let only = self.only.as_ref().map(|only| only.name.clone());
+        let is_wanted = |name: &str| only.as_deref().is_none_or(|only| only == name);
+        for endpoint in model.endpoints.values().filter(|e| is_wanted(&e.spec.name)) {
+            let network = format!("network {}", endpoint.spec.network);
+            self.name_interface(switch, endpoint.id, &endpoint.spec.name, &network);
         }
-    }
-
-    fn name_endpoint(&mut self, switch: &Switch, endpoint: &Endpoint) {
-        let network = format!("network {}", endpoint.spec.network);
-        self.name_interface(switch, endpoint.id, &endpoint.spec.name, &network);
+        for uplink in model.uplinks.values().filter(|uplink| is_wanted(&uplink.device)) {
+            self.name_interface(switch, uplink.id, &uplink.device, "parent of networks");
+        }
+        let has_host = |n: &Network| tables.segment(n.id).is_some_and(|row| row.host.is_some());
+        let hosts = model.networks.values().filter(|network| only.is_none() && has_host(network));
+        for network in hosts {
+            let name = format!("gateway of {}", network.spec.name);
+            self.name_interface(switch, network.host, &name, "heddle's own host stack");
+        }
+        self.named_by = Some(tables);
     }
 
     fn name_interface(&mut self, switch: &Switch, port: PortId, name: &str, description: &str) {
@@ -246,13 +252,25 @@ impl Capture {
     }
 }
 
-/// The endpoint of this name, or `None` for all.
-fn port(model: &Model, name: &str) -> Result<Option<Arc<Endpoint>>, FilterError> {
-    if name == ALL {
-        return Ok(None);
+impl Only {
+    /// The port of this name, or `None` for all.
+    fn named(model: &Model, name: &str) -> Result<Option<Self>, FilterError> {
+        if name == ALL {
+            return Ok(None);
+        }
+        let found = find(model, name).ok_or_else(|| FilterError::NoPort(name.to_owned()))?;
+        Ok(Some(Self { name: name.to_owned(), id: found.0, generation: found.1 }))
     }
-    let endpoint = model.endpoints.get(name).cloned();
-    endpoint.map(Some).ok_or_else(|| FilterError::NoPort(name.to_owned()))
+
+    fn identity(&self) -> (PortId, PortGeneration) {
+        (self.id, self.generation)
+    }
+}
+
+/// The number of an endpoint's port, or of an uplink, and how often that has been given.
+fn find(model: &Model, name: &str) -> Option<(PortId, PortGeneration)> {
+    let endpoint = model.endpoints.get(name).map(|endpoint| (endpoint.id, endpoint.generation));
+    endpoint.or_else(|| model.uplinks.get(name).map(|uplink| (uplink.id, uplink.generation)))
 }
 
 fn missed(recordings: &[Recording], port: PortId) -> u64 {

@@ -204,7 +204,7 @@ pub(super) struct Trace {
 
 #[derive(Debug, Args)]
 pub(super) struct Capture {
-    /// The name of the port, or all.
+    /// The name of an endpoint's port or of a parent device, or all.
     pub(super) port: String,
     /// Conditions that must all hold, as of `heddle trace`: port NAME, by which the frame came in,
     /// mac MAC, host ADDRESS, l4 port NUMBER, arp, ip, ip6, tcp, udp, icmp, icmp6.

@@ -11,6 +11,7 @@ use pipelines::filter::Filter;
 
 use crate::bench::{Bench, OPEN, V4_GATEWAY, mac, v4};
 use crate::frames::{arp, tcp, udp};
+use crate::vlan::{self, MACHINE, UPLINK, tagged};
 
 /// Every frame, whole.
 const ALL: Wanted = Wanted { port: None, filter: Filter::ANY, snaplen: usize::MAX };
@@ -114,6 +115,21 @@ fn a_super_packet_comes_whole_and_leaves_in_segments() {
     bench.send_with(0, &frame, offload);
     let lengths: Vec<usize> = seen(&mut recording).iter().map(|(_, _, len, _)| *len).collect();
     assert_eq!(lengths, [54 + 60_000; 2]);
+}
+
+#[test]
+fn tags_are_seen_as_they_are_on_each_wire() {
+    let mut bench = vlan::bench();
+    let mut recording = bench.capture(ALL);
+    let frame = udp(mac(70), MacAddr::BROADCAST, v4(3), 67);
+    bench.send(UPLINK, &tagged(&frame, 67));
+    let received = whole(UPLINK, Event::Received, &tagged(&frame, 67));
+    let mut expected = vec![received];
+    expected.extend([3, MACHINE, 5].map(|port| whole(port, Event::Sent, &frame)));
+    assert_eq!(seen(&mut recording), expected);
+    bench.send(3, &frame);
+    let sent = seen(&mut recording).pop();
+    assert_eq!(sent, Some(whole(UPLINK, Event::Sent, &tagged(&frame, 67))));
 }
 
 #[test]
