@@ -14,6 +14,9 @@ use super::frame::{Frame, RUN_BYTES, SMALL_BYTES, Size};
 use super::pool::Pool;
 use crate::ids::WorkerId;
 
+/// Bytes of a huge page (x86-64 and, with pages of 4 KiB, arm64).
+const HUGE_PAGE: usize = 2 << 20;
+
 /// How many slots the arena has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -59,14 +62,17 @@ pub enum ArenaError {
     },
 }
 
-/// The mapping on a memfd, shared by the pools that it was cut into. Pages are touched on first
-/// use, so an arena that is never filled costs little.
+/// The mapping on a memfd, shared by the pools that it was cut into. It lies in huge pages where
+/// the host has set enough of them aside (`/proc/sys/vm/nr_hugepages`). Other pages are touched on
+/// first use, so that an arena which is never filled costs little.
 ///
 /// It is unmapped when its pools are gone and every slot has come home; if a frame is still
 /// abroad, the mapping stays for the rest of the process.
 #[derive(Debug)]
 pub struct Arena {
     base: NonNull<u8>,
+    /// Bytes of the mapping: those of the slots, up to the end of the last page.
+    mapped: usize,
     geometry: Geometry,
     memfd: OwnedFd,
     /// Slots that dropped pools had in their free lists.
@@ -169,8 +175,15 @@ impl Arena {
 
     fn map(geometry: Geometry) -> Result<Self, ArenaError> {
         let bytes = geometry.bytes();
+        let huge = MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        Self::map_pages(geometry, bytes.next_multiple_of(HUGE_PAGE), huge)
+            .or_else(|_| Self::map_pages(geometry, bytes, MemfdFlags::empty()))
+    }
+
+    /// Maps pages of one kind. Huge ones are reserved by it, or refused.
+    fn map_pages(geometry: Geometry, bytes: usize, kind: MemfdFlags) -> Result<Self, ArenaError> {
         let failed = |step| move |source| ArenaError::System { bytes, step, source };
-        let memfd = rustix::fs::memfd_create("heddle-packets", MemfdFlags::CLOEXEC)
+        let memfd = rustix::fs::memfd_create("heddle-packets", MemfdFlags::CLOEXEC | kind)
             .map_err(failed("memfd_create"))?;
         rustix::fs::ftruncate(&memfd, bytes as u64).map_err(failed("ftruncate"))?;
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
@@ -182,7 +195,7 @@ impl Arena {
         // does nothing, and nothing depends on it.
         let _ = unsafe { rustix::mm::madvise(base, bytes, Advice::LinuxHugepage) };
         let base = NonNull::new(base.cast()).ok_or(ArenaError::Empty(geometry))?;
-        Ok(Self { base, geometry, memfd, home: AtomicUsize::new(0) })
+        Ok(Self { base, mapped: bytes, geometry, memfd, home: AtomicUsize::new(0) })
     }
 
     /// Makes the one frame of each slot of `owner`: small ones first, then runs.
@@ -211,7 +224,7 @@ impl Drop for Arena {
         if *self.home.get_mut() == usize::from(owners) * (small + runs) {
             // SAFETY: every frame is home in a pool that is gone, so no token to the range is
             // left. An error would leave the range mapped, which harms nothing.
-            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.geometry.bytes()) };
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.mapped) };
         }
     }
 }
