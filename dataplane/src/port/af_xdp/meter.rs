@@ -72,7 +72,7 @@ impl Meter {
     }
 }
 
-fn ask(socket: impl AsFd) -> Statistics {
+pub(super) fn ask(socket: impl AsFd) -> Statistics {
     // A bound socket is never refused; if it were, zeroes would be as good as nothing.
     let Ok(kernel) = sockopt::xdp_statistics(socket) else { return Statistics::default() };
     Statistics {

@@ -28,6 +28,7 @@ use thiserror::Error;
 
 use super::{Intake, Port, Refused};
 use crate::counters::PortCounters;
+use crate::drops;
 use crate::ids::PortId;
 use crate::memory::{Borrower, Ledger, Packet, Pool, Purpose};
 use crate::offload::Capabilities;
@@ -41,6 +42,9 @@ pub use umem::Umem;
 
 /// Slots of the transmit and the completion ring: two batches, or one of jumbo frames.
 const TRANSMIT: u32 = 1024;
+
+/// Frames between two questions for the kernel's own drops, at least: see the packet socket's.
+const AUDIT: usize = 64;
 
 /// The largest fill ring that makes sense, in slots.
 const MOST_FRAMES: u32 = 1 << 15;
@@ -139,6 +143,10 @@ pub struct AfXdp {
     unfinished: u32,
     /// A frame of which more is to come.
     chain: Option<Chain>,
+    /// Frames received since the kernel was last asked how many it has lost.
+    unaudited: usize,
+    /// Those that are counted.
+    lost: u64,
     meter: Arc<Meter>,
 }
 
@@ -188,6 +196,8 @@ impl AfXdp {
             filled: 0,
             unfinished: 0,
             chain: None,
+            unaudited: 0,
+            lost: 0,
             meter,
         }
     }
@@ -205,6 +215,15 @@ impl AfXdp {
     /// What the kernel counts, for control.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+
+    /// Counts the frames that the kernel has lost since it was last asked.
+    fn audit(&mut self, counters: &PortCounters) {
+        let lost = meter::ask(self.socket()).lost();
+        let new = lost.saturating_sub(self.lost);
+        counters.rx_packets.add(new);
+        counters.drops.of(drops::QUEUE_FULL).add(new);
+        (self.lost, self.unaudited) = (self.lost.max(lost), 0);
     }
 
     /// Has the kernel send what it still can, and takes back what it is done with.
@@ -231,8 +250,13 @@ impl Port for AfXdp {
         counters: &PortCounters,
     ) -> Intake {
         self.reap(pool);
+        let before = batch.len();
         let any = self.take(pool, batch, budget, counters);
         self.refill(pool);
+        self.unaudited += batch.len() - before;
+        if self.unaudited >= AUDIT {
+            self.audit(counters);
+        }
         if any { Intake::More } else { self.look() }
     }
 
