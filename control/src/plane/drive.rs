@@ -84,6 +84,8 @@ pub enum Why {
     Hardware,
     /// Other devices of the kernel's copy for AF_XDP, and cut super-packets.
     Virtual,
+    /// AF_XDP was tried first; the log says what kept it.
+    NoXdp,
     /// A trunk may have any station, and the program must know which frames are not the host's.
     Stations,
 }
@@ -137,6 +139,10 @@ const RELEASE: Duration = Duration::from_millis(500);
 /// [`DriveError`]; nothing stays open.
 pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
     match choose(task) {
+        (Io::AfXdp, Why::Hardware) => open_xdp(task, Why::Hardware).or_else(|error| {
+            tracing::info!(device = task.link.name, %error, "AF_XDP can't be had");
+            open_packet(task, Why::NoXdp)
+        }),
         (Io::AfXdp, why) => open_xdp(task, why),
         (_, why) => open_packet(task, why),
     }
@@ -183,9 +189,11 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let (pins, umem) = (task.backstage.pins()?, task.backstage.umem()?);
     let settings: Vec<_> = (0..queues).map(|number| settings(task, number)).collect();
     let (link, rules) = (task.link, rules(task)?);
+    // What heddle chooses by itself is worth it: in the network stack it is not.
+    let mode = (why == Why::Hardware).then_some(xdp::Mode::Driver);
     let open = || -> Result<_, DriveError> {
         let mut program = load(pins, link.index, rules)?;
-        let runs = program.attach(None)?.mode;
+        let runs = program.attach(mode)?.mode;
         match sockets(&mut program, umem, link, &settings) {
             Ok(ports) => Ok((program, runs, ports)),
             Err(error) => {
@@ -336,6 +344,7 @@ impl fmt::Display for Why {
             Self::Veth => " (auto: super-packets cross a veth whole)",
             Self::Hardware => " (auto: a device with receive queues of its own)",
             Self::Virtual => " (auto: AF_XDP would copy, and cut super-packets)",
+            Self::NoXdp => " (auto: AF_XDP can't be had, see the log)",
             Self::Stations => " (auto: any station may be behind its trunk network)",
         })
     }
