@@ -3,23 +3,47 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use dataplane::device::netlink::Netlink;
 use dataplane::port::tap::device;
 use perf::lab::Cancel;
 use perf::lab::host::{Container, Lab};
 use perf::lab::traffic::tcp::{self, Amount, Bulk, Direction};
-use tests::{End, Family, Plan, Turn, World, eventually};
+use perf::lab::traffic::udp;
+use tests::{End, Family, Kind, Plan, Turn, World, eventually};
 
 #[test]
 fn tcp_is_intact_over_two_queues() {
-    let world = World::start(plan("[0, 1]"));
-    transfer(&world);
-    let workers = world.show("workers");
-    for worker in workers["workers"].as_array().unwrap() {
-        assert!(worker["packets"].as_u64().unwrap() > 257, "{workers:#}");
+    for kind in Kind::ALL {
+        let world = World::start(plan_of(kind, "[0, 1]"));
+        transfer(&world);
+        let workers = world.show("workers");
+        for worker in workers["workers"].as_array().unwrap() {
+            assert!(worker["packets"].as_u64().unwrap() > 257, "{kind:?}: {workers:#}");
+        }
+        assert_eq!(world.drops("handoff_full"), 0, "{kind:?}: every queue has its own worker");
     }
-    assert_eq!(world.drops("handoff_full"), 0, "every queue has its own worker");
+}
+
+/// Whatever queues a flow's datagrams come and leave by, none overtakes another.
+#[test]
+fn flows_keep_their_order_over_two_queues() {
+    let (interval, time) = (Duration::from_micros(20), Duration::from_millis(300));
+    let flow = udp::Flow { interval, payload: 67, time };
+    for kind in Kind::ALL {
+        let world = World::start(plan_of(kind, "[0, 1]"));
+        for (from, to) in [("a", "b"), ("b", "a"), ("a", "b"), ("b", "a")] {
+            for family in Family::BOTH {
+                // What waits for a neighbour's answer is overtaken by what comes after it.
+                assert!(world.answers(to, from, family), "{kind:?}, {family:?}");
+                let pair = world.pair(from, to, family);
+                let arrivals = udp::flow(&pair, &flow, world.cancel()).unwrap();
+                assert!(arrivals.received > 257, "{kind:?}, {family:?}: {arrivals:?}");
+                assert_eq!(arrivals.out_of_order, 0, "{kind:?}, {family:?}: {arrivals:?}");
+            }
+        }
+    }
 }
 
 /// A device keeps its name, address and connections whatever number of queues it had before.
@@ -77,7 +101,12 @@ fn flows_stick_to_a_queue_in_both_directions() {
 }
 
 fn plan(workers: &str) -> Plan {
-    Plan::pair("").host(&format!("workers = {workers}"))
+    plan_of(Kind::Tap, workers)
+}
+
+fn plan_of(kind: Kind, workers: &str) -> Plan {
+    let plan = Plan::new().host(&format!("workers = {workers}")).network("web", "");
+    plan.port("a", "").of(kind).port("b", "").of(kind)
 }
 
 fn transfer(world: &World) {
