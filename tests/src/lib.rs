@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use paced::{Arrivals, Paced};
-pub use plan::{Kind, Plan};
+pub use plan::{Kind, Plan, far_mac, near_end};
 pub use world::{DeviceCounters, End, World};
 
 /// The device's name in every container.

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
+use dataplane::ids::MacAddr;
+
 use crate::{DEVICE, Family};
 
 /// Networks with their ports. Settings are lines of the configuration file.
@@ -38,18 +40,59 @@ pub enum Kind {
     VethPacket,
     /// A veth by AF_XDP.
     VethXdp,
+    /// A device that there is, by packet sockets: one end of a veth that the test has made.
+    DevicePacket,
+    /// The same by AF_XDP.
+    DeviceXdp,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Tap, Self::VethPacket, Self::VethXdp];
+    pub const ALL: [Self; 5] =
+        [Self::Tap, Self::VethPacket, Self::VethXdp, Self::DevicePacket, Self::DeviceXdp];
 
-    const fn text(self) -> &'static str {
+    /// Whether heddle finds the device, and leaves it as it is.
+    pub const fn is_existing(self) -> bool {
+        matches!(self, Self::DevicePacket | Self::DeviceXdp)
+    }
+
+    /// Whether it is driven by AF_XDP, for which a container's kernel cuts its super-packets itself.
+    pub const fn is_xdp(self) -> bool {
+        matches!(self, Self::VethXdp | Self::DeviceXdp)
+    }
+
+    /// The `kind` that the configuration calls it.
+    pub const fn word(self) -> &'static str {
         match self {
-            Self::Tap => "kind = \"tap\"",
-            Self::VethPacket => "kind = \"veth\"\nio = \"af_packet\"",
-            Self::VethXdp => "kind = \"veth\"\nio = \"af_xdp\"",
+            Self::Tap => "tap",
+            Self::VethPacket | Self::VethXdp => "veth",
+            Self::DevicePacket | Self::DeviceXdp => "device",
         }
+    }
+
+    /// The `io` that the configuration calls it, where there is a choice.
+    pub const fn io(self) -> Option<&'static str> {
+        match self {
+            Self::Tap => None,
+            Self::VethPacket | Self::DevicePacket => Some("af_packet"),
+            Self::VethXdp | Self::DeviceXdp => Some("af_xdp"),
+        }
+    }
+
+    /// The keys of a port that say what it is made of. `netns` is its container's.
+    fn text(self, port: &str, netns: &str) -> String {
+        let mut text = format!("kind = \"{}\"\n", self.word());
+        // Writing to a string can't fail.
+        let _ = match self.io() {
+            Some(io) => writeln!(text, "io = \"{io}\""),
+            None => Ok(()),
+        };
+        let _ = if self.is_existing() {
+            write!(text, "device = \"{}\"\nmac = \"{}\"", near_end(port), far_mac(port))
+        } else {
+            write!(text, "netns = \"{netns}\"\ndevice = \"{DEVICE}\"")
+        };
+        text
     }
 }
 
@@ -101,6 +144,16 @@ impl Plan {
         self.networks.iter().flat_map(|network| &network.ports).map(|port| &*port.name)
     }
 
+    /// What a port is made of.
+    ///
+    /// # Panics
+    /// If there is no such port.
+    pub fn kind(&self, port: &str) -> Kind {
+        let mut ports = self.networks.iter().flat_map(|network| &network.ports);
+        let found = ports.find(|other| other.name == port);
+        found.unwrap_or_else(|| panic!("no port is called {port}")).kind
+    }
+
     /// The address of a port.
     ///
     /// # Panics
@@ -144,19 +197,30 @@ impl Plan {
                  subnets = [\"10.200.{number}.0/24\", \"fd00:200:{number}::/64\"]\n{settings}\n"
             );
             for Port { name: port, settings, kind } in ports {
-                let kind = kind.text();
+                let kind = kind.text(port, &netns(port));
                 let [four, six] = Family::BOTH.map(|family| self.address(port, family));
-                let netns = netns(port);
                 let _ = write!(
                     text,
                     "\n[[port]]\nnetwork = \"{name}\"\nname = \"{port}\"\n{kind}\n\
-                     netns = \"{netns}\"\ndevice = \"{DEVICE}\"\n\
                      address = [\"{four}/24\", \"{six}/64\"]\n{settings}\n"
                 );
             }
         }
         text
     }
+}
+
+/// The end of a veth that a port takes which is made of a device that there is. The other end is in
+/// its container.
+pub fn near_end(port: &str) -> String {
+    format!("near-{port}")
+}
+
+/// The address of its other end.
+pub fn far_mac(port: &str) -> MacAddr {
+    let sum = port.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let [a, b, c, d] = sum.to_be_bytes();
+    MacAddr([0x02, 0x67, a, b, c, d])
 }
 
 fn addresses(network: u8, host: u8) -> [IpAddr; 2] {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::ops::Sub;
 use std::process::{Command, Output};
 
@@ -15,7 +16,7 @@ use perf::lab::traffic::ping::ping;
 use perf::lab::traffic::{Pair, RoundTrips};
 use serde_json::Value;
 
-use crate::{DEVICE, Family, PATIENCE, Plan, Turn, eventually, heddle};
+use crate::{DEVICE, Family, PATIENCE, Plan, Turn, eventually, far_mac, heddle, near_end};
 
 /// A host with its containers and a heddle between them, alive. Everything panics that does not
 /// do what the test relies on; dropping it removes all.
@@ -201,13 +202,31 @@ impl World {
         Netns::remove(container.netns_name()).unwrap();
     }
 
-    /// Makes the containers of all ports that have none.
+    /// Makes the containers of all ports that have none, with their devices where heddle makes
+    /// none.
     pub fn make_containers(&mut self) {
         for port in self.plan.ports() {
             if !self.containers.contains_key(port) {
                 let container = self.lab.container(port).unwrap();
+                if self.plan.kind(port).is_existing() {
+                    let addresses = Family::BOTH.map(|family| self.plan.address(port, family));
+                    plug(&self.host, port, &container, addresses);
+                }
                 self.containers.insert(port.to_owned(), container);
             }
+        }
+    }
+
+    /// Changes the MTU of a port's device that heddle leaves as it is, at both ends.
+    pub fn set_mtu(&self, port: &str, mtu: u32) {
+        for (container, device) in
+            [(&self.host, near_end(port)), (self.container(port), DEVICE.to_owned())]
+        {
+            let set = |netlink: &mut Netlink| {
+                let index = netlink.link(&device)?.expect("the test's device").index;
+                netlink.set_mtu(index, mtu)
+            };
+            container.netlink(set).unwrap();
         }
     }
 
@@ -307,4 +326,31 @@ impl World {
         let text = self.configuration();
         self.switch = Some(Switch::start(&self.lab, &self.host, &heddle(), &text).unwrap());
     }
+}
+
+/// Makes a veth from the host into a container, which gets the addresses. The host's kernel is not to
+/// speak at its end.
+pub(crate) fn plug(host: &Container, port: &str, container: &Container, addresses: [IpAddr; 2]) {
+    let near = near_end(port);
+    let make = |netlink: &mut Netlink| {
+        // The one before may not be gone yet: it goes some time after its container.
+        if let Some(before) = netlink.link(&near)? {
+            netlink.delete(before.index)?;
+        }
+        netlink.add_veth(&near, DEVICE, 1, Some(container.netns()))?;
+        let quiet = format!("/proc/sys/net/ipv6/conf/{near}/disable_ipv6");
+        fs::write(quiet, "1").unwrap();
+        let index = netlink.link(&near)?.expect("it was made").index;
+        netlink.set_up(index)
+    };
+    host.netlink(make).unwrap();
+    let address = |netlink: &mut Netlink| {
+        let index = netlink.link(DEVICE)?.expect("it was made").index;
+        netlink.set_mac(index, far_mac(port))?;
+        netlink.set_up(index)?;
+        let [four, six] = addresses;
+        netlink.add_address(index, (four, 24))?;
+        netlink.add_address(index, (six, 64))
+    };
+    container.netlink(address).unwrap();
 }

@@ -41,8 +41,11 @@ fn pair(one: Kind, other: Kind, mtu: u32, offloads: bool) {
     let world = World::start(plan.port("a", "").of(one).port("b", "").of(other));
     let case = format!("{one:?} and {other:?}");
     for (port, kind) in [("a", one), ("b", other)] {
+        if kind.is_existing() {
+            world.set_mtu(port, mtu);
+        }
         assert_eq!(world.link(port).unwrap().mtu, mtu);
-        if !(offloads && kind == Kind::VethXdp) {
+        if !(offloads && kind.is_xdp()) {
             world.set_offloads(port, offloads);
         }
     }
