@@ -1,12 +1,15 @@
 //! What heddle's end-to-end tests share: a host with containers as namespaces and a heddle
 //! between them ([`World`]), from a few words about its networks ([`Plan`]), and traffic that
-//! shows every loss ([`Paced`]). Frames that nobody should send are made by [`hostile`].
+//! shows every loss ([`Paced`]) or fills the wire ([`Load`]). Frames that nobody should send are made by [`hostile`].
 //!
 //! The tests need root and the binary: `cargo build --workspace`, or another one named by the
 //! environment variable `HEDDLE`. Those of all processes take turns, since they share the CPU.
 #![forbid(unsafe_code)]
 
+mod api;
+mod holdings;
 pub mod hostile;
+mod load;
 mod paced;
 mod plan;
 mod world;
@@ -17,9 +20,12 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use api::Api;
+pub use holdings::{Holdings, Loaded, Memory};
+pub use load::Load;
 pub use paced::{Arrivals, Paced};
 pub use plan::{Kind, Plan, far_mac, near_end};
-pub use world::{DeviceCounters, End, World};
+pub use world::{DeviceCounters, End, World, plug};
 
 /// The device's name in every container.
 pub const DEVICE: &str = "eth0";

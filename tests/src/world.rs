@@ -16,7 +16,7 @@ use perf::lab::traffic::ping::ping;
 use perf::lab::traffic::{Pair, RoundTrips};
 use serde_json::Value;
 
-use crate::{DEVICE, Family, PATIENCE, Plan, Turn, eventually, far_mac, heddle, near_end};
+use crate::{Api, DEVICE, Family, PATIENCE, Plan, Turn, eventually, far_mac, heddle, near_end};
 
 /// A host with its containers and a heddle between them, alive. Everything panics that does not
 /// do what the test relies on; dropping it removes all.
@@ -210,7 +210,7 @@ impl World {
                 let container = self.lab.container(port).unwrap();
                 if self.plan.kind(port).is_existing() {
                     let addresses = Family::BOTH.map(|family| self.plan.address(port, family));
-                    plug(&self.host, port, &container, addresses);
+                    plug(&self.host, port, &container, &addresses);
                 }
                 self.containers.insert(port.to_owned(), container);
             }
@@ -288,7 +288,7 @@ impl World {
     /// `heddle` with these arguments, against the running one.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(heddle());
-        command.arg("--api").arg(self.lab.directory().join("api.sock")).args(arguments);
+        command.arg("--api").arg(self.api().0).args(arguments);
         command
     }
 
@@ -299,6 +299,11 @@ impl World {
             let mut workers = workers["workers"].as_array().unwrap().iter();
             workers.all(|worker| worker[by] == on).then_some(())
         });
+    }
+
+    /// The API of the running one.
+    pub fn api(&self) -> Api {
+        Api(self.lab.directory().join("api.sock"))
     }
 
     /// What `heddle show` says.
@@ -330,7 +335,7 @@ impl World {
 
 /// Makes a veth from the host into a container, which gets the addresses. The host's kernel is not to
 /// speak at its end.
-pub(crate) fn plug(host: &Container, port: &str, container: &Container, addresses: [IpAddr; 2]) {
+pub fn plug(host: &Container, port: &str, container: &Container, addresses: &[IpAddr]) {
     let near = near_end(port);
     let make = |netlink: &mut Netlink| {
         // The one before may not be gone yet: it goes some time after its container.
@@ -348,9 +353,9 @@ pub(crate) fn plug(host: &Container, port: &str, container: &Container, addresse
         let index = netlink.link(DEVICE)?.expect("it was made").index;
         netlink.set_mac(index, far_mac(port))?;
         netlink.set_up(index)?;
-        let [four, six] = addresses;
-        netlink.add_address(index, (four, 24))?;
-        netlink.add_address(index, (six, 64))
+        addresses.iter().try_for_each(|address| {
+            netlink.add_address(index, (*address, if address.is_ipv4() { 24 } else { 64 }))
+        })
     };
     container.netlink(address).unwrap();
 }

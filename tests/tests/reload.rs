@@ -1,13 +1,8 @@
 //! Networks and ports that come and go under load cost the others nothing.
 
-use std::thread;
 use std::time::Duration;
 
-use dataplane::device::netns::Netns;
-use perf::lab::cancel::Cancel;
-use perf::lab::traffic::Pair;
-use perf::lab::traffic::tcp::{self, Amount, Bulk, Direction};
-use tests::{Family, Paced, Plan, World};
+use tests::{Family, Load, Paced, Plan, World};
 
 /// Times that a network and its ports come, and times that they go.
 const ROUNDS: usize = 25;
@@ -17,7 +12,7 @@ fn untouched_ports_lose_nothing() {
     let mut world = World::start(untouched());
     let flows = Family::BOTH
         .map(|family| Paced::start(&world.pair("a", "b", family), Duration::from_millis(1)));
-    let load = Load::start(&world);
+    let load = Load::start(&world, "c", "d");
     for round in 0..ROUNDS {
         world.reload(untouched().network("more", "").port("x", "").port("y", ""));
         if round % 8 == 0 {
@@ -51,38 +46,4 @@ fn a_wrong_file_changes_nothing() {
 
 fn untouched() -> Plan {
     Plan::new().network("web", "").port("a", "").port("b", "").port("c", "").port("d", "")
-}
-
-/// TCP between two other untouched ports, until it is stopped.
-struct Load {
-    stop: Cancel,
-    thread: thread::JoinHandle<u64>,
-}
-
-impl Load {
-    fn start(world: &World) -> Self {
-        let stop = Cancel::new();
-        let [client, server] =
-            ["c", "d"].map(|port| Netns::open(world.netns(port).path()).unwrap());
-        let address = world.plan().address("d", Family::V4);
-        let ended = stop.clone();
-        let work = move || {
-            let pair = Pair { client: &client, server: &server, address };
-            // Gives the others room on the same cores, and never stalls: short transfers.
-            let amount = Amount::BytesPerStream(256 << 10);
-            let plan =
-                Bulk { streams: 2, amount, direction: Direction::ClientSends, verify: Some(1) };
-            let mut moved = 0;
-            while !ended.is_cancelled() {
-                moved += tcp::bulk(&pair, &plan, &Cancel::new()).unwrap().bytes;
-            }
-            moved
-        };
-        Self { stop, thread: thread::spawn(work) }
-    }
-
-    fn stop(self) -> u64 {
-        self.stop.cancel();
-        self.thread.join().unwrap()
-    }
 }

@@ -13,6 +13,8 @@ use crate::device::netns::Netns;
 
 /// How long the kernel may take to let go of a removed program.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
+/// How often to look whether it is gone. What it waits for needs the CPU as well.
+const LOOK: Duration = Duration::from_micros(200);
 
 /// A device, under the name that it had when it was looked up.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Device {
             if Instant::now() > deadline {
                 return Err(Error::StillAttached { device: self.name.clone() });
             }
-            thread::yield_now();
+            thread::sleep(LOOK);
         }
     }
 
