@@ -99,6 +99,11 @@ impl Stage {
         }
     }
 
+    /// The packet memory, for a device that is to know it.
+    pub fn arena(&mut self) -> &Arc<Arena> {
+        self.engine.pool().arena()
+    }
+
     /// What a port has counted.
     pub fn counters(&self, port: PortId) -> &PortCounters {
         &self.ports[port.index()].2
