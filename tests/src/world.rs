@@ -18,6 +18,11 @@ use serde_json::Value;
 
 use crate::{Api, DEVICE, Family, PATIENCE, Plan, Turn, eventually, far_mac, heddle, near_end};
 
+/// Queues of a device that a test makes for heddle to find.
+const QUEUES: u32 = 3;
+/// Those that it uses at first.
+const ONE: ethtool::Queues = ethtool::Queues { receive: 1, send: 1 };
+
 /// A host with its containers and a heddle between them, alive. Everything panics that does not
 /// do what the test relies on; dropping it removes all.
 #[derive(Debug)]
@@ -334,7 +339,7 @@ impl World {
 }
 
 /// Makes a veth from the host into a container, which gets the addresses. The host's kernel is not to
-/// speak at its end.
+/// speak at its end. As kernels make them by themselves, it has more queues than it uses.
 pub fn plug(host: &Container, port: &str, container: &Container, addresses: &[IpAddr]) {
     let near = near_end(port);
     let make = |netlink: &mut Netlink| {
@@ -342,7 +347,8 @@ pub fn plug(host: &Container, port: &str, container: &Container, addresses: &[Ip
         if let Some(before) = netlink.link(&near)? {
             netlink.delete(before.index)?;
         }
-        netlink.add_veth(&near, DEVICE, 1, Some(container.netns()))?;
+        netlink.add_veth(&near, DEVICE, QUEUES, Some(container.netns()))?;
+        ethtool::set_queues(&near, ONE).unwrap();
         let quiet = format!("/proc/sys/net/ipv6/conf/{near}/disable_ipv6");
         fs::write(quiet, "1").unwrap();
         let index = netlink.link(&near)?.expect("it was made").index;
@@ -352,6 +358,7 @@ pub fn plug(host: &Container, port: &str, container: &Container, addresses: &[Ip
     let address = |netlink: &mut Netlink| {
         let index = netlink.link(DEVICE)?.expect("it was made").index;
         netlink.set_mac(index, far_mac(port))?;
+        ethtool::set_queues(DEVICE, ONE).unwrap();
         netlink.set_up(index)?;
         addresses.iter().try_for_each(|address| {
             netlink.add_address(index, (*address, if address.is_ipv4() { 24 } else { 64 }))

@@ -11,7 +11,7 @@ use perf::lab::host::Container;
 use perf::lab::traffic::ping::ping;
 use serde_json::{Value, json};
 use tests::{
-    Api, DEVICE, End, Family, Holdings, Kind, Load, Loaded, Memory, PATIENCE, Paced, Plan, World,
+    DEVICE, End, Family, Holdings, Kind, Load, Loaded, Memory, PATIENCE, Paced, Plan, World,
     eventually, far_mac, near_end, plug,
 };
 

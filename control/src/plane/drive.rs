@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::device::ethtool::{self, Queues};
 use dataplane::device::netlink::Link;
 use dataplane::device::netns::{self, Netns};
 use dataplane::device::xdp::{self, Pins, Program, Rule};
@@ -99,6 +100,9 @@ pub enum DriveError {
     /// What all devices share can't be had.
     #[error(transparent)]
     Backstage(#[from] BackstageError),
+    /// Its queues can't be counted.
+    #[error(transparent)]
+    Count(#[from] ethtool::Error),
     /// No packet socket.
     #[error(transparent)]
     Packet(#[from] socket::SocketError),
@@ -114,6 +118,19 @@ pub enum DriveError {
          well: AF_XDP can't tell whose a frame is, use io = \"af_packet\""
     )]
     AnyStation(String),
+    /// A socket sends by the queue that it receives by.
+    #[error(
+        "`{device}` receives by {receive} queues and sends by {send}: AF_XDP needs as many to send \
+         (`ethtool -L`), or use io = \"af_packet\""
+    )]
+    FewToSend {
+        /// Its name.
+        device: String,
+        /// Queues that it receives by.
+        receive: u32,
+        /// Queues that it sends by.
+        send: u32,
+    },
     /// Frames that arrive on a queue without a worker would be lost.
     #[error(
         "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \
@@ -181,7 +198,11 @@ fn packet_queues(
 }
 
 fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
-    let queues = task.link.rx_queues.max(1);
+    let Queues { receive: queues, send } = queues(task.netns, task.link)?;
+    if send < queues {
+        let (device, receive) = (task.link.name.clone(), queues);
+        return Err(DriveError::FewToSend { device, receive, send });
+    }
     if usize::try_from(queues).is_ok_and(|queues| queues > task.workers) {
         let (device, workers) = (task.link.name.clone(), task.workers);
         return Err(DriveError::Queues { device, queues, workers });
@@ -212,6 +233,13 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
         None => None,
     };
     Ok(Opened { places: places(ports, groups, task.workers), drive })
+}
+
+/// The queues that a device uses. It may have more.
+fn queues(netns: &Netns, link: &Link) -> Result<Queues, DriveError> {
+    let all = link.rx_queues.max(1);
+    let in_use = netns.run(|| ethtool::queues(&link.name))??;
+    Ok(in_use.unwrap_or(Queues { receive: all, send: all }))
 }
 
 /// What the program is to take; `None` is everything.
@@ -317,6 +345,16 @@ impl Drive {
             }
             (Self::Xdp { .. }, None) => Err(DriveError::AnyStation(name.to_owned())),
         }
+    }
+
+    /// Whether a device uses other queues now than those that are served.
+    pub(super) fn misses_queues(&self, netns: &Netns, link: &Link) -> bool {
+        let Self::Xdp { meters, .. } = self else { return false };
+        let others = |now: Queues| {
+            usize::try_from(now.receive) != Ok(meters.len()) || now.send < now.receive
+        };
+        // What can't be counted now is counted with the next news.
+        queues(netns, link).is_ok_and(others)
     }
 
     /// Frames that the kernel had for AF_XDP and lost. Packet sockets count theirs as drops.

@@ -438,23 +438,25 @@ impl Port {
                 let gone = !tap_device::is_there(carrier.as_fd());
                 gone.then_some("its device was deleted")
             }
-            Device::Driven { link, .. } => {
+            Device::Driven { link, drive, .. } => {
                 let news = match &self.wish {
                     Wish::Existing(None, ..) | Wish::Parent(..) => &heard.host,
                     Wish::Existing(Some(_), ..) => &heard.elsewhere,
                     _ => &heard.backstage,
                 };
-                news.concern(link.index).then(|| self.fault_of_link(plane, link)).flatten()
+                news.concern(link.index).then(|| self.fault_of_link(plane, link, drive)).flatten()
             }
         }
     }
 
     /// The same for a device of which something was heard.
-    fn fault_of_link(&self, plane: &Plane, link: &Link) -> Option<&'static str> {
-        let look = || Netlink::open()?.link_at(link.index);
-        match self.home(plane).ok()?.run(look).ok()? {
+    fn fault_of_link(&self, plane: &Plane, link: &Link, drive: &Drive) -> Option<&'static str> {
+        let home = self.home(plane).ok()?;
+        match home.run(|| Netlink::open()?.link_at(link.index)).ok()? {
             Ok(None) => Some("its device was deleted"),
-            Ok(Some(now)) if now.rx_queues != link.rx_queues => Some("its device has other queues"),
+            Ok(Some(now)) if drive.misses_queues(&home, &now) => {
+                Some("its device has other queues")
+            }
             // What can't be asked now is asked again with the next news.
             Ok(Some(_)) | Err(_) => None,
         }

@@ -1,4 +1,5 @@
-//! A device's offloads, by the ioctl behind `ethtool -k` and `-K` (`linux/ethtool.h`).
+//! A device's offloads and queues, by the ioctl behind `ethtool -k`, `-K`, `-l` and `-L`
+//! (`linux/ethtool.h`).
 //!
 //! Features are named by the kernel's own strings, so that one mechanism serves all of them.
 #![allow(unsafe_code)]
@@ -16,7 +17,12 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
 const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_SCHANNELS: u32 = 0x3d;
 const ETH_SS_FEATURES: u32 = 4;
+/// Words of `struct ethtool_channels`: command, four limits, and the numbers for receiving, for
+/// sending, for other things, and for both.
+const CHANNELS_WORDS: usize = 9;
 /// Bytes of one feature's name with its padding (`ETH_GSTRING_LEN`).
 const STRING_BYTES: usize = 32;
 /// More features than any kernel has; it had 60 in 2025.
@@ -45,7 +51,7 @@ pub const OFFLOADS: [&str; 12] = [
     "rx-gro",
 ];
 
-/// What went wrong with a device's features.
+/// What went wrong with a device's features or queues.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The kernel refused an operation.
@@ -66,6 +72,14 @@ pub enum Error {
     UnknownFeature(String),
 }
 
+impl Error {
+    /// Whether the device's driver has no such operation.
+    fn is_unsupported(&self) -> bool {
+        let unsupported = Some(rustix::io::Errno::OPNOTSUPP.raw_os_error());
+        matches!(self, Self::Refused { source, .. } if source.raw_os_error() == unsupported)
+    }
+}
+
 /// One feature of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Feature {
@@ -75,6 +89,15 @@ pub struct Feature {
     pub active: bool,
     /// Whether it can be switched: the driver allows it and it is not fixed.
     pub changeable: bool,
+}
+
+/// The queues that a device uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Queues {
+    /// Those by which it receives.
+    pub receive: u32,
+    /// Those by which it sends; some may be the same.
+    pub send: u32,
 }
 
 /// The features of a device in the calling thread's namespace.
@@ -129,6 +152,40 @@ pub fn set_offloads(device: &str, on: bool) -> Result<(), Error> {
     let switchable = |name: &&str| known.iter().any(|f| f.name == **name && f.changeable);
     let wanted: Vec<_> = OFFLOADS.iter().filter(|n| switchable(n)).map(|n| (*n, on)).collect();
     set_features(device, &wanted)
+}
+
+/// The queues that a device in the calling thread's namespace uses, or `None` if its driver can't
+/// say. It may have more.
+///
+/// # Errors
+/// As [`features`].
+pub fn queues(device: &str) -> Result<Option<Queues>, Error> {
+    match channels(&Request::new(device)?) {
+        Ok([.., receive, send, _, both]) => Ok(Some(Queues {
+            receive: receive.saturating_add(both),
+            send: send.saturating_add(both),
+        })),
+        Err(error) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Has a device use so many queues for receiving and for sending, whose driver counts them apart.
+///
+/// # Errors
+/// As [`features`]; `EINVAL` if it has not so many, or is in a state that forbids it.
+pub fn set_queues(device: &str, queues: Queues) -> Result<(), Error> {
+    let request = Request::new(device)?;
+    let mut words = channels(&request)?;
+    (words[0], words[5], words[6]) = (ETHTOOL_SCHANNELS, queues.receive, queues.send);
+    request.exchange("set the queues of", &mut words)
+}
+
+fn channels(request: &Request<'_>) -> Result<[u32; CHANNELS_WORDS], Error> {
+    let mut words = [0; CHANNELS_WORDS];
+    words[0] = ETHTOOL_GCHANNELS;
+    request.exchange("count the queues of", &mut words)?;
+    Ok(words)
 }
 
 /// `struct ifreq` as SIOCETHTOOL reads it: the device's name, and a pointer in a union of 24
@@ -190,8 +247,9 @@ impl<'a> Request<'a> {
         let request = InterfaceRequest { name: self.name, data: words.as_mut_ptr(), rest: [0; 2] };
         // SAFETY: the request has the layout of `struct ifreq`, and its pointer stays valid for
         // the call. What the kernel writes behind it is bounded by the number of blocks in the
-        // second word (features), is one word (string sets), or is `feature_count` names, a
-        // number that never changes while a kernel runs and for which `names` made room.
+        // second word (features), is one word (string sets), is a structure of a fixed size
+        // (channels), or is `feature_count` names, a number that never changes while a kernel runs
+        // and for which `names` made room.
         let done = unsafe {
             let command = Setter::<SIOCETHTOOL, InterfaceRequest>::new(request);
             ioctl(&self.socket, command)
@@ -232,6 +290,23 @@ mod tests {
             assert!(chosen.iter().all(|name| active("a0", name)));
             set_features("a0", &[("tx-tcp-segmentation", false)]).unwrap();
             assert!(!active("a0", chosen[0]) && active("a0", chosen[1]));
+        };
+        guard.netns.run(work).unwrap();
+    }
+
+    #[test]
+    fn queues_in_use_are_not_all_that_there_are() {
+        let guard = Guard::new();
+        let work = || {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.add_veth("a0", "b0", 3, None).unwrap();
+            assert_eq!(queues("a0").unwrap(), Some(Queues { receive: 3, send: 3 }));
+            let fewer = Queues { receive: 2, send: 1 };
+            set_queues("a0", fewer).unwrap();
+            assert_eq!(queues("a0").unwrap(), Some(fewer));
+            assert_eq!(netlink.link("a0").unwrap().unwrap().rx_queues, 3);
+            assert!(set_queues("a0", Queues { receive: 4, send: 1 }).is_err());
+            assert_eq!(queues("lo").unwrap(), None);
         };
         guard.netns.run(work).unwrap();
     }

@@ -104,7 +104,8 @@ impl<E: End> Bench<E> {
         let given = self.stage.counters(PORT).tx_packets.read();
         assert!(kernel.had + kernel.lost >= written, "{kernel:?} of {written}");
         // Packets of one flow leave together, so that the kernel counts fewer.
-        assert!(kernel.took <= given && given > 1_000, "{kernel:?}, {given} given to it");
+        assert!(kernel.took <= given || E::CUTS, "{kernel:?}, {given} given to it");
+        assert!(given > 1_000, "{given}");
         kernel
     }
 

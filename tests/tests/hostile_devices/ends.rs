@@ -44,6 +44,9 @@ pub(crate) trait End: Sized {
     /// Frames that are written at once, at most.
     const BURST: usize;
 
+    /// Whether the kernel cuts super-packets of heddle's that the device can't take.
+    const CUTS: bool = false;
+
     /// Makes the device, and a port on it.
     fn open(stage: &mut Stage) -> (Self, Box<dyn Port>);
 
@@ -108,6 +111,7 @@ impl End for VethPacket {
     const NAME: &str = "veth by packet sockets";
     const FAR: &str = FAR;
     const BURST: usize = 257;
+    const CUTS: bool = true;
 
     fn open(_: &mut Stage) -> (Self, Box<dyn Port>) {
         let index = veth();
