@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::api::{Api, Group, Socket, SocketError};
 use crate::daemon::{self, Daemon, End, Reloaded};
-use crate::switch::SwitchError;
+use crate::switch::{Switch, SwitchError};
 
 /// Why the switch has ended, or never began.
 #[derive(Debug, Error)]
@@ -36,6 +37,8 @@ pub enum RunError {
     System(&'static str, std::io::Error),
 }
 
+/// Files that are open whatever ports there are, and some for those who use the API.
+const FILES: usize = 64;
 /// How often containers are looked after.
 const CONTAINERS: Duration = Duration::from_millis(200);
 /// How often what has aged is removed.
@@ -56,8 +59,10 @@ pub fn run(path: &Path) -> Result<(), RunError> {
 
 async fn control(path: PathBuf) -> Result<(), RunError> {
     let mut signals = Signals::listen()?;
+    let most_files = raise_open_files();
     // Containers first: they may be waiting for their traffic to go on.
     let daemon = Daemon::start(&path)?;
+    warn_of_few_files(daemon.switch(), most_files);
     let api = serve(daemon)?;
     let (daemon, ending) = (&api.daemon, api.daemon.borrow().ending());
     let (mut containers, mut second) = (interval(CONTAINERS), interval(AGEING));
@@ -81,6 +86,26 @@ async fn control(path: PathBuf) -> Result<(), RunError> {
     };
     tell_systemd(&[NotifyState::Stopping]);
     api.close(end).await
+}
+
+/// Lets heddle have as many files open as it may be allowed: some are every port's, and the usual
+/// limit is for programs that use select(2). Answers how many; `None` is any number.
+fn raise_open_files() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(_) => current,
+    }
+}
+
+/// Says beforehand what would keep ports from being served, if all were driven by AF_XDP: a socket
+/// for each worker, and a program's two maps and lock.
+fn warn_of_few_files(switch: &Switch, most: Option<u64>) {
+    let ports = switch.ports.iter().count();
+    let wanted = FILES + ports * (3 + switch.plane.workers().len());
+    if let Some(most) = most.filter(|&most| u64::try_from(wanted).is_ok_and(|n| n > most)) {
+        tracing::warn!(most, wanted, ports, "the limit of open files (RLIMIT_NOFILE) is low");
+    }
 }
 
 /// Takes up the changed configuration file, and tells systemd meanwhile.

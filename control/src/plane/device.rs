@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use dataplane::device::netlink::{self, Link, Netlink};
+use dataplane::device::netlink::{self, Link, NO_QUEUE, Netlink};
 use dataplane::device::netns::{self, Netns};
 use dataplane::ids::{MacAddr, Mtu};
 use dataplane::port::tap::device::TapError;
@@ -195,6 +195,10 @@ pub(super) fn configure(
     }
     if link.mtu != u32::from(wanted.mtu.bytes()) {
         netlink.set_mtu(link.index, u32::from(wanted.mtu.bytes()))?;
+    }
+    // Before it goes up, which makes the queues: and never again, since packets get lost then.
+    if link.kind.as_deref() == Some("tun") && link.discipline.as_deref() != Some(NO_QUEUE) {
+        netlink.remove_queue(link.index)?;
     }
     netlink.set_queue_length(link.index, QUEUE_LENGTH)?;
     for address in &wanted.addresses {

@@ -16,8 +16,8 @@ use super::cancel::LOOK;
 use super::host::{Container, Lab};
 use super::process::Identity;
 
-/// How long heddle may take until it is ready.
-const READY: Duration = Duration::from_secs(10);
+/// How long heddle may take until it is ready, with hundreds of ports.
+const READY: Duration = Duration::from_secs(60);
 
 /// How long heddle may take to stop after SIGTERM.
 const STOP: Duration = Duration::from_secs(5);

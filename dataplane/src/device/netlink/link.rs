@@ -36,6 +36,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// What it is, in the kernel's words (`veth`, `bridge`, `tun`); none for hardware.
     pub kind: Option<String>,
+    /// What queues in front of it, in the kernel's words (`mq`, `noqueue`).
+    pub discipline: Option<String>,
     /// Its receive queues, those that are not in use included.
     pub rx_queues: u32,
     /// The index of the bridge that it is a port of.
@@ -288,6 +290,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<Link> {
                 link.mac = octets.try_into().map_or(link.mac, MacAddr);
             }
             LinkAttribute::Mtu(bytes) => link.mtu = bytes,
+            LinkAttribute::Qdisc(name) => link.discipline = Some(name),
             LinkAttribute::NumRxQueues(queues) => link.rx_queues = queues,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(index) => link.master = Some(index),

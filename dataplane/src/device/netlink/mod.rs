@@ -1,6 +1,6 @@
-//! A blocking rtnetlink client: links in [`link`], addresses and routes in
-//! [`address`], neighbours in [`neighbor`], programs on devices in [`xdp`]; and news of links in
-//! [`monitor`].
+//! A blocking rtnetlink client: links in [`link`], what queues in front of them in [`qdisc`],
+//! addresses and routes in [`address`], neighbours in [`neighbor`], programs on devices in [`xdp`];
+//! and news of links in [`monitor`].
 //!
 //! It is blocking because each use is short and runs on a thread that has entered a namespace;
 //! an asynchronous client would need a runtime per namespace. Every wait is bounded.
@@ -9,6 +9,7 @@ pub mod address;
 pub mod link;
 pub mod monitor;
 pub mod neighbor;
+pub mod qdisc;
 pub mod xdp;
 
 use std::io;
@@ -26,6 +27,7 @@ use thiserror::Error;
 
 pub use link::Link;
 pub use monitor::{Monitor, News};
+pub use qdisc::NO_QUEUE;
 
 /// How long the kernel may take for one answer. It answers within the system call; only the
 /// lock that all of rtnetlink shares can keep it waiting, for example behind a namespace that
