@@ -1,4 +1,4 @@
-/* The kernel's side of an XDP program (linux/bpf.h), as far as heddle.c uses it. It is written down here so that the
+/* The kernel's side of an XDP program (linux/bpf.h), as far as both programs use it. It is written down here so that the
  * object depends on nothing but this directory and the compiler; all of it is stable interface. */
 #pragma once
 

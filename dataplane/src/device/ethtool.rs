@@ -51,6 +51,14 @@ pub const OFFLOADS: [&str; 12] = [
     "rx-gro",
 ];
 
+/// What keeps VLAN tags beside the frames that a device sends, until hardware puts them in. A veth
+/// hands them over so, and an XDP program at its other end sees frames without a tag.
+pub const TAG_INSERTION: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
+
+/// What takes VLAN tags out of the frames that a device receives. An XDP program sees frames
+/// without a tag then.
+pub const TAG_STRIPPING: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
+
 /// What went wrong with a device's features or queues.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -148,9 +156,21 @@ pub fn set_features(device: &str, wanted: &[(&str, bool)]) -> Result<(), Error> 
 /// # Errors
 /// As [`features`].
 pub fn set_offloads(device: &str, on: bool) -> Result<(), Error> {
+    switch(device, &OFFLOADS, on)
+}
+
+/// Turns those of the named features off that the device can switch.
+///
+/// # Errors
+/// As [`features`].
+pub fn turn_off(device: &str, names: &[&str]) -> Result<(), Error> {
+    switch(device, names, false)
+}
+
+fn switch(device: &str, names: &[&str], on: bool) -> Result<(), Error> {
     let known = features(device)?;
     let switchable = |name: &&str| known.iter().any(|f| f.name == **name && f.changeable);
-    let wanted: Vec<_> = OFFLOADS.iter().filter(|n| switchable(n)).map(|n| (*n, on)).collect();
+    let wanted: Vec<_> = names.iter().filter(|n| switchable(n)).map(|n| (*n, on)).collect();
     set_features(device, &wanted)
 }
 
@@ -273,6 +293,8 @@ mod tests {
     use crate::device::netlink::Netlink;
     use crate::device::netns::tests::Guard;
 
+    const ETHTOOL_SCHANNELS: u32 = 0x3d;
+
     fn active(device: &str, name: &str) -> bool {
         features(device).unwrap().iter().any(|f| f.name == name && f.active)
     }
@@ -290,6 +312,21 @@ mod tests {
             assert!(chosen.iter().all(|name| active("a0", name)));
             set_features("a0", &[("tx-tcp-segmentation", false)]).unwrap();
             assert!(!active("a0", chosen[0]) && active("a0", chosen[1]));
+        };
+        guard.netns.run(work).unwrap();
+    }
+
+    #[test]
+    fn tags_stay_in_frames() {
+        let guard = Guard::new();
+        let work = || {
+            Netlink::open().unwrap().add_veth("a0", "b0", 1, None).unwrap();
+            for names in [TAG_INSERTION, TAG_STRIPPING] {
+                assert!(names.iter().all(|name| active("a0", name)));
+                turn_off("a0", &names).unwrap();
+                assert!(!names.iter().any(|name| active("a0", name)));
+            }
+            assert!(active("b0", TAG_INSERTION[0]), "that is the other end's business");
         };
         guard.netns.run(work).unwrap();
     }

@@ -75,6 +75,15 @@ impl Program {
         self.pins.remove()
     }
 
+    /// Removes the pins of a device that can't be asked any more, because its namespace is gone.
+    /// What is left of it, wherever the kernel has put it, loses the program.
+    ///
+    /// # Errors
+    /// [`Error::Pins`].
+    pub fn abandon(mut self) -> Result<(), Error> {
+        self.pins.remove()
+    }
+
     fn take_off(&mut self, program: u32) -> Result<(), Error> {
         self.pins.unpin(LINK)?;
         self.device.wait_until_without(program)

@@ -57,6 +57,24 @@ fn a_clean_detach_leaves_nothing() {
 }
 
 #[test]
+fn an_abandoned_program_leaves_nothing_either() {
+    let scene = Scene::new();
+    let (pins, program) = scene.run(|| {
+        let pins = scene.pins();
+        let (program, _) = attached(&pins, scene.index);
+        (pins, program)
+    });
+    // Outside of the device's namespace, where detaching can't tell whether it is done.
+    program.abandon().unwrap();
+    assert!(scene.pinned().is_empty());
+    let deadline = Instant::now() + DEADLINE;
+    while scene.occupant().is_some() {
+        assert!(Instant::now() < deadline, "the program is still there");
+    }
+    pins.close().unwrap();
+}
+
+#[test]
 fn what_was_loaded_only_leaves_nothing() {
     let scene = Scene::new();
     scene.run(|| {
