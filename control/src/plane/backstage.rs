@@ -4,6 +4,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub enum BackstageError {
     Netns(#[from] netns::Error),
     /// IPv6 stays on there.
     #[error("heddle's own namespace can't do without IPv6: {0}")]
-    Sysctl(std::io::Error),
+    Sysctl(io::Error),
     /// The packet memory can't be registered.
     #[error(transparent)]
     Umem(#[from] af_xdp::Error),
@@ -80,12 +81,18 @@ impl Backstage {
         get_or_make(&self.netns, || {
             let netns = match Netns::open(&self.name) {
                 Err(error) if error.is_not_found() => Netns::create(&self.name)?,
+                // What was bound there went with a mount namespace of an earlier heddle's.
+                Err(netns::Error::NotNamespace(_)) => {
+                    Netns::remove(&self.name)?;
+                    Netns::create(&self.name)?
+                }
                 netns => netns?,
             };
-            // The near ends would speak for themselves otherwise (RFC 4861, RFC 3810).
-            let quiet = || fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-            netns.run(quiet)?.map_err(BackstageError::Sysctl)?;
-            Ok(netns)
+            match netns.run(silence)? {
+                // A kernel without IPv6.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(netns),
+                done => done.map(|()| netns).map_err(BackstageError::Sysctl),
+            }
         })
     }
 
@@ -173,6 +180,11 @@ impl Backstage {
         }
         Ok(())
     }
+}
+
+/// Keeps the near ends of this namespace from speaking for themselves (RFC 4861, RFC 3810).
+fn silence() -> io::Result<()> {
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
 }
 
 fn get_or_make<T>(
