@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use dataplane::device::ethtool;
 use dataplane::device::netlink::{self, Link, NO_QUEUE, Netlink};
 use dataplane::device::netns::{self, Netns};
 use dataplane::ids::{MacAddr, Mtu};
@@ -57,6 +58,9 @@ pub enum DeviceError {
     /// The kernel refused a queue.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// The kernel refused to change what the device leaves to hardware.
+    #[error(transparent)]
+    Ethtool(#[from] ethtool::Error),
     /// No socket on it.
     #[error(transparent)]
     Drive(#[from] DriveError),

@@ -13,7 +13,7 @@ use dataplane::engine::Place;
 use dataplane::ids::{MacAddr, PortId, WorkerId};
 use dataplane::port::Port;
 use dataplane::port::af_packet::Queue;
-use dataplane::port::af_packet::socket::{self, Frames, Membership, Options};
+use dataplane::port::af_packet::socket::{self, Frames, Membership, Options, Socket};
 use dataplane::port::af_xdp::{self, AfXdp, Meter, Peer, Statistics, Umem};
 use dataplane::port::shared::Shared;
 use thiserror::Error;
@@ -56,6 +56,9 @@ pub(super) struct Opened {
 pub enum Drive {
     /// Packet sockets.
     Packet {
+        /// The sockets: the kernel takes milliseconds to close the last descriptor of one, for
+        /// which no worker is to wait.
+        sockets: Vec<Socket>,
         /// Why.
         why: Why,
     },
@@ -69,6 +72,9 @@ pub enum Drive {
         mode: af_xdp::Mode,
         /// What the kernel counts, by queue.
         meters: Vec<Arc<Meter>>,
+        /// The packet socket for frames to groups, of a device that the host uses as well; here
+        /// for the same reason as with packet sockets alone.
+        groups: Option<Socket>,
         /// Why.
         why: Why,
     },
@@ -87,7 +93,7 @@ pub enum Why {
     Virtual,
     /// AF_XDP was tried first; the log says what kept it.
     NoXdp,
-    /// A trunk may have any station, and the program must know which frames are not the host's.
+    /// The program must know which frames are not the host's, and here any may be.
     Stations,
 }
 
@@ -114,8 +120,9 @@ pub enum DriveError {
     Xdp(#[from] af_xdp::Error),
     /// The program can't know which frames are not the host's.
     #[error(
-        "`{0}` has a trunk network, behind which any station may be, and the host uses it as \
-         well: AF_XDP can't tell whose a frame is, use io = \"af_packet\""
+        "`{0}` has a trunk network or one with anti_spoof = false, behind which any station may \
+         be, and the host uses it as well: AF_XDP can't tell whose a frame is, use \
+         io = \"af_packet\""
     )]
     AnyStation(String),
     /// A socket sends by the queue that it receives by.
@@ -131,6 +138,15 @@ pub enum DriveError {
         /// Queues that it sends by.
         send: u32,
     },
+    /// Frames would be in the wrong VLAN.
+    #[error(
+        "`{0}` takes VLAN tags out of frames, and can't be told not to (`ethtool -K`): AF_XDP \
+         does not see them, use io = \"af_packet\""
+    )]
+    Tags(String),
+    /// The device's features can't be asked for.
+    #[error(transparent)]
+    Ethtool(#[from] ethtool::Error),
     /// Frames that arrive on a queue without a worker would be lost.
     #[error(
         "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \
@@ -155,7 +171,7 @@ const RELEASE: Duration = Duration::from_millis(500);
 ///
 /// [`DriveError`]; nothing stays open.
 pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
-    match choose(task) {
+    match choose(task.io, task.link.kind.as_deref(), task.shared) {
         (Io::AfXdp, Why::Hardware) => open_xdp(task, Why::Hardware).or_else(|error| {
             tracing::info!(device = task.link.name, %error, "AF_XDP can't be had");
             open_packet(task, Why::NoXdp)
@@ -165,11 +181,12 @@ pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
     }
 }
 
-fn choose(task: &Task<'_>) -> (Io, Why) {
-    match (task.io, task.link.kind.as_deref()) {
+/// How a device of this kind is to be driven, and why.
+fn choose(io: Io, kind: Option<&str>, shared: Option<&Stations>) -> (Io, Why) {
+    match (io, kind) {
         (Io::Auto, Some("veth")) => (Io::AfPacket, Why::Veth),
         (Io::Auto, Some(_)) => (Io::AfPacket, Why::Virtual),
-        (Io::Auto, None) if task.shared == Some(&None) => (Io::AfPacket, Why::Stations),
+        (Io::Auto, None) if shared == Some(&None) => (Io::AfPacket, Why::Stations),
         (Io::Auto, None) => (Io::AfXdp, Why::Hardware),
         (asked, _) => (asked, Why::Asked),
     }
@@ -177,24 +194,24 @@ fn choose(task: &Task<'_>) -> (Io, Why) {
 
 fn open_packet(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let frames = if task.shared.is_some() { Frames::ForOthers } else { Frames::All };
-    let sockets = packet_queues(task, frames, task.workers)?;
-    let here = |queue| Place::Here(Box::new(queue) as _);
-    Ok(Opened { places: sockets.into_iter().map(here).collect(), drive: Drive::Packet { why } })
+    let sockets = packet_sockets(task, frames, task.workers)?;
+    let here = |socket: &Socket| Place::Here(Box::new(Queue::new(task.port, socket.clone())) as _);
+    let places = sockets.iter().map(here).collect();
+    Ok(Opened { places, drive: Drive::Packet { sockets, why } })
 }
 
-fn packet_queues(
+fn packet_sockets(
     task: &Task<'_>,
     frames: Frames,
     sockets: usize,
-) -> Result<Vec<Queue>, DriveError> {
+) -> Result<Vec<Socket>, DriveError> {
     // A veth lets everything in by itself.
     let membership = match task.link.kind.as_deref() {
         Some("veth") => Membership::None,
         _ => Membership::Promiscuous,
     };
     let options = Options { sockets, frames, membership, ..Options::default() };
-    let sockets = task.netns.run(|| socket::open(task.link.index, &options))??;
-    Ok(sockets.into_iter().map(|socket| Queue::new(task.port, socket)).collect())
+    Ok(task.netns.run(|| socket::open(task.link.index, &options))??)
 }
 
 fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
@@ -212,7 +229,13 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let (link, rules) = (task.link, rules(task)?);
     // What heddle chooses by itself is worth it: in the network stack it is not.
     let mode = (why == Why::Hardware).then_some(xdp::Mode::Driver);
+    // First: what fails after the program is on the device has to take it off again.
+    let groups = match task.shared {
+        Some(_) => packet_sockets(task, Frames::Groups, 1)?.pop(),
+        None => None,
+    };
     let open = || -> Result<_, DriveError> {
+        keep_tags(link)?;
         let mut program = load(pins, link.index, rules)?;
         let runs = program.attach(mode)?.mode;
         match sockets(&mut program, umem, link, &settings) {
@@ -226,13 +249,21 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let (program, runs, ports) = task.netns.run(open)??;
     let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
     let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
+    let queue = groups.clone().map(|socket| Queue::new(task.port, socket));
     let program = Box::new(program);
-    let drive = Drive::Xdp { program, runs, mode, meters, why };
-    let groups = match task.shared {
-        Some(_) => packet_queues(task, Frames::Groups, 1)?.pop(),
-        None => None,
-    };
-    Ok(Opened { places: places(ports, groups, task.workers), drive })
+    let drive = Drive::Xdp { program, runs, mode, meters, groups, why };
+    Ok(Opened { places: places(ports, queue, task.workers), drive })
+}
+
+/// Has hardware leave tags in frames. In a veth it is the other end that does not put them in.
+fn keep_tags(link: &Link) -> Result<(), DriveError> {
+    if link.kind.is_some() {
+        return Ok(());
+    }
+    ethtool::turn_off(&link.name, &ethtool::TAG_STRIPPING)?;
+    let features = ethtool::features(&link.name)?;
+    let strips = |f: &ethtool::Feature| f.active && ethtool::TAG_STRIPPING.contains(&&*f.name);
+    if features.iter().any(strips) { Err(DriveError::Tags(link.name.clone())) } else { Ok(()) }
 }
 
 /// The queues that a device uses. It may have more.
@@ -327,12 +358,24 @@ impl Drive {
         }
     }
 
+    /// The same for a device whose namespace is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`DriveError`] when what outlives heddle can't be removed.
+    pub(super) fn abandon(self) -> Result<(), DriveError> {
+        match self {
+            Self::Packet { .. } => Ok(()),
+            Self::Xdp { program, .. } => Ok(program.abandon()?),
+        }
+    }
+
     /// Takes up which stations are behind heddle's ports of a shared device. Packet sockets get
     /// everything anyway.
     ///
     /// # Errors
     ///
-    /// [`DriveError`] when the program can't be told, or a trunk came.
+    /// [`DriveError`] when the program can't be told, or any station may be there now.
     pub(super) fn set_stations(
         &mut self,
         name: &str,
@@ -369,7 +412,7 @@ impl Drive {
 impl fmt::Display for Drive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Packet { why } => write!(f, "af_packet{why}"),
+            Self::Packet { why, .. } => write!(f, "af_packet{why}"),
             Self::Xdp { runs, mode, why, .. } => write!(f, "af_xdp, {runs} mode, {mode}{why}"),
         }
     }
@@ -383,7 +426,29 @@ impl fmt::Display for Why {
             Self::Hardware => " (auto: a device with receive queues of its own)",
             Self::Virtual => " (auto: AF_XDP would copy, and cut super-packets)",
             Self::NoXdp => " (auto: AF_XDP can't be had, see the log)",
-            Self::Stations => " (auto: any station may be behind its trunk network)",
+            Self::Stations => " (auto: any station may be behind its networks)",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_drives_hardware_by_af_xdp_unless_any_station_may_be_there() {
+        let (some, any) = (Some(BTreeSet::new()), None);
+        for (kind, shared, chosen) in [
+            (Some("veth"), None, (Io::AfPacket, Why::Veth)),
+            (Some("bond"), Some(&some), (Io::AfPacket, Why::Virtual)),
+            (None, None, (Io::AfXdp, Why::Hardware)),
+            (None, Some(&some), (Io::AfXdp, Why::Hardware)),
+            (None, Some(&any), (Io::AfPacket, Why::Stations)),
+        ] {
+            assert_eq!(choose(Io::Auto, kind, shared), chosen);
+            for asked in [Io::AfXdp, Io::AfPacket] {
+                assert_eq!(choose(asked, kind, shared), (asked, Why::Asked));
+            }
+        }
     }
 }

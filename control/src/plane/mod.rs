@@ -9,6 +9,7 @@ mod port;
 mod ports;
 mod tap;
 mod veth;
+mod wish;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

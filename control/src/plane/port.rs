@@ -16,8 +16,9 @@ use dataplane::worker::WorkerError;
 use thiserror::Error;
 
 use super::backstage::{BackstageError, Hearsay};
-use super::device::{self, DeviceError, Site, Wanted};
-use super::drive::{self, Drive, DriveError, Stations, Task};
+use super::device::{self, DeviceError, Wanted};
+use super::drive::{self, Drive, DriveError, Task};
+use super::wish::Wish;
 use super::{CountersByWorker, Plane, only_owner, tap, veth};
 use crate::config::Io;
 use crate::model::{Endpoint, Uplink};
@@ -58,21 +59,6 @@ impl Owner {
             Self::Uplink(uplink) => &uplink.device,
         }
     }
-}
-
-/// What a port is to be made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// A TAP in this namespace.
-    Tap(PathBuf, Wanted),
-    /// A veth into this namespace, whose other end is driven so.
-    Veth(PathBuf, Wanted, Io),
-    /// A device that there is, in this namespace or in heddle's.
-    Existing(Option<PathBuf>, String, Io),
-    /// A device that the host uses as well, in heddle's namespace.
-    Parent(String, Io, Stations),
-    /// Nothing of the kernel's.
-    Memory,
 }
 
 /// How a port is served.
@@ -222,6 +208,9 @@ impl Port {
         let backstage = plane.backstage().netns().map_err(DriveError::from)?;
         let queues = u32::try_from(plane.workers().len()).unwrap_or(1);
         let veth::Opened { near, adopted } = veth::open(&netns, backstage, wanted, queues)?;
+        if io == Io::AfXdp {
+            veth::keep_tags(&netns, wanted)?;
+        }
         let drive = self.drive(plane, backstage, &near, io)?;
         Ok(Device::Driven { link: near, netns: identity, drive, adopted })
     }
@@ -326,9 +315,7 @@ impl Port {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.wish, wish);
-        if let (Wish::Parent(_, old, _), Wish::Parent(_, new, _)) = (&before, &self.wish)
-            && old != new
-        {
+        if before.is_driven_otherwise_than(&self.wish) {
             self.lose(plane, "it is to be driven otherwise")?;
             return self.serve(plane);
         }
@@ -370,8 +357,10 @@ impl Port {
     pub(super) fn release(&mut self, plane: &Plane, reason: &str) {
         let device = std::mem::replace(&mut self.device, Device::waiting(reason.to_owned(), None));
         let Device::Driven { drive, .. } = device else { return };
-        let netns = self.home(plane);
-        let stopped = netns.map_err(DriveError::from).and_then(|netns| drive.stop(&netns));
+        let stopped = match self.home(plane) {
+            Ok(netns) => drive.stop(&netns),
+            Err(_) => drive.abandon(),
+        };
         if let Err(error) = stopped {
             tracing::warn!(port = self.name(), %error, "something is left on its device");
         }
@@ -459,33 +448,6 @@ impl Port {
             }
             // What can't be asked now is asked again with the next news.
             Ok(Some(_)) | Err(_) => None,
-        }
-    }
-}
-
-impl Wish {
-    /// Where the device of it is, if heddle makes one.
-    pub(super) fn site(&self) -> Option<Site> {
-        match self {
-            Self::Tap(netns, wanted) | Self::Veth(netns, wanted, _) => Some(Site {
-                netns: netns.clone(),
-                name: wanted.name.clone(),
-                alias: wanted.alias.clone(),
-            }),
-            Self::Existing(..) | Self::Parent(..) | Self::Memory => None,
-        }
-    }
-
-    /// The namespace that the device is to be in, if that is there.
-    fn netns(&self) -> Option<Identity> {
-        match self {
-            Self::Tap(path, _) | Self::Veth(path, ..) | Self::Existing(Some(path), ..) => {
-                netns::identity_of(path).ok()
-            }
-            Self::Existing(None, ..) | Self::Parent(..) => {
-                Netns::current().and_then(|netns| netns.identity()).ok()
-            }
-            Self::Memory => None,
         }
     }
 }

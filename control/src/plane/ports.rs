@@ -12,7 +12,8 @@ use dataplane::worker::WorkerError;
 use super::Plane;
 use super::device::{self, Site, Wanted};
 use super::drive::Stations;
-use super::port::{Owner, Port, Wish};
+use super::port::{Owner, Port};
+use super::wish::Wish;
 use crate::config;
 use crate::model::{Endpoint, Model, Network, Uplink};
 

@@ -1,6 +1,7 @@
 //! Veths: one end in the container, named and addressed there, the other in heddle's own
 //! namespace, where sockets drive it.
 
+use dataplane::device::ethtool;
 use dataplane::device::netlink::{Link, Netlink};
 use dataplane::device::netns::Netns;
 
@@ -31,6 +32,7 @@ pub(super) fn open(
     wanted: &Wanted,
     queues: u32,
 ) -> Result<Opened, DeviceError> {
+    backstage.run(|| remove_unfinished(wanted))??;
     let far = netns.run(|| earlier(&mut Netlink::open()?, netns, wanted, KIND))??;
     let near = backstage.run(|| near(far.is_some(), wanted, queues))??;
     let adopted = near.is_some();
@@ -38,13 +40,25 @@ pub(super) fn open(
         Some(near) => near,
         None => backstage.run(|| create(netns, wanted, queues))??,
     };
-    finish(netns, backstage, wanted, &near).inspect_err(|_| {
+    let finished = finish(netns, backstage, wanted, &near)
+        .and_then(|()| backstage.run(|| mark(&near, wanted))?);
+    finished.inspect_err(|_| {
         if !adopted {
             // The first error is what matters.
             let _ = backstage.run(|| Netlink::open()?.delete(near.index));
         }
     })?;
     Ok(Opened { near, adopted })
+}
+
+/// Has the container's kernel put VLAN tags into the frames that it sends: an XDP program at the
+/// near end sees nothing beside them, and a frame without its tag is in another VLAN.
+///
+/// # Errors
+///
+/// [`DeviceError`] when the device is gone, or the kernel refuses.
+pub(super) fn keep_tags(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
+    Ok(netns.run(|| ethtool::turn_off(&wanted.name, &ethtool::TAG_INSERTION))??)
 }
 
 /// Changes a veth that is in use to what it is to be now.
@@ -55,6 +69,15 @@ pub(super) fn open(
 pub(super) fn change(netns: &Netns, backstage: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
     let near = backstage.run(|| link(&mut Netlink::open()?, &near_name(wanted)))??;
     finish(netns, backstage, wanted, &near)
+}
+
+/// Removes both ends of a veth that an earlier heddle was making when it died.
+fn remove_unfinished(wanted: &Wanted) -> Result<(), DeviceError> {
+    let mut netlink = Netlink::open()?;
+    match netlink.link(&near_name(wanted))? {
+        Some(near) if near.alias.is_none() => Ok(netlink.delete(near.index)?),
+        _ => Ok(()),
+    }
 }
 
 /// The near end from an earlier run, if its far end is there as well.
@@ -77,9 +100,12 @@ fn create(netns: &Netns, wanted: &Wanted, queues: u32) -> Result<Link, DeviceErr
     let name = near_name(wanted);
     let mut netlink = Netlink::open()?;
     netlink.add_veth(&name, &wanted.name, queues, Some(netns))?;
-    let near = link(&mut netlink, &name)?;
-    netlink.set_alias(near.index, &wanted.alias)?;
-    Ok(near)
+    link(&mut netlink, &name)
+}
+
+/// Gives a near end its alias, last of all: one without was not finished.
+fn mark(near: &Link, wanted: &Wanted) -> Result<(), DeviceError> {
+    Ok(Netlink::open()?.set_alias(near.index, &wanted.alias)?)
 }
 
 fn finish(
