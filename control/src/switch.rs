@@ -215,8 +215,13 @@ impl Switch {
             Change::EndpointAdded(endpoint)
             | Change::EndpointRemoved(endpoint)
             | Change::EndpointChanged { new: endpoint, .. } => network(endpoint),
-            Change::NetworkChanged { new, .. } => Some(new),
-            _ => None,
+            Change::NetworkAdded(network)
+            | Change::NetworkRemoved(network)
+            | Change::NetworkChanged { new: network, .. } => Some(network),
+            // They are told when they are plugged in, or changed.
+            Change::UplinkAdded(_) | Change::UplinkRemoved(_) | Change::UplinkChanged { .. } => {
+                None
+            }
         });
         let parents = networks.filter_map(|network| network.spec.parent.as_ref());
         let devices: BTreeSet<&str> = parents.map(|parent| &*parent.device).collect();

@@ -108,7 +108,7 @@ pub enum DriveError {
     Backstage(#[from] BackstageError),
     /// Its queues can't be counted.
     #[error(transparent)]
-    Count(#[from] ethtool::Error),
+    Ethtool(#[from] ethtool::Error),
     /// No packet socket.
     #[error(transparent)]
     Packet(#[from] socket::SocketError),
@@ -144,9 +144,6 @@ pub enum DriveError {
          does not see them, use io = \"af_packet\""
     )]
     Tags(String),
-    /// The device's features can't be asked for.
-    #[error(transparent)]
-    Ethtool(#[from] ethtool::Error),
     /// Frames that arrive on a queue without a worker would be lost.
     #[error(
         "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \

@@ -190,14 +190,15 @@ fn parent(uplink: &Uplink, model: &Model) -> Wish {
     Wish::Parent(uplink.device.clone(), uplink.io, stations(&uplink.device, model))
 }
 
-/// The stations of the networks that are plugged into a device.
+/// The stations of the networks that are plugged into a device. Where addresses are learned, any may
+/// come up.
 fn stations(device: &str, model: &Model) -> Stations {
     let mut stations = BTreeSet::new();
     for network in model.networks.values() {
         let Some(parent) = network.spec.parent.as_ref().filter(|p| p.device == device) else {
             continue;
         };
-        if parent.is_trunk() {
+        if parent.is_trunk() || !network.spec.anti_spoof {
             return None;
         }
         stations.insert(network.gateway_mac);
@@ -240,4 +241,36 @@ fn first_of_each_family(gateways: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
 /// Sums one counter over all workers.
 pub fn sum(counters: &[Arc<PortCounters>], of: impl Fn(&PortCounters) -> u64) -> u64 {
     counters.iter().map(|counters| of(counters)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::ipam::Ipam;
+    use crate::model::{Desired, Inventory};
+
+    const LAN: &str = "[[network]]\nname = \"lan\"\ndriver = \"vlan\"\nparent = \"eth1\"\nvlan = 10\n\
+                       subnets = [\"10.0.9.0/24\"]\n";
+    const PORT: &str = "[[port]]\nnetwork = \"lan\"\nname = \"a\"\nkind = \"memory\"\n\
+                        mac = \"02:00:00:00:00:67\"\n";
+    const TRUNK: &str =
+        "[[network]]\nname = \"all\"\ndriver = \"vlan\"\nparent = \"eth1\"\ntrunk = [10]\n";
+
+    fn stations_of(text: &str) -> Stations {
+        let (desired, _) = Desired::new(&Config::parse(text, "test").unwrap(), &[]);
+        let plan = Inventory::new(Ipam::default()).plan(&desired, Duration::ZERO).unwrap();
+        stations("eth1", plan.next.model())
+    }
+
+    #[test]
+    fn stations_are_known_only_where_none_is_learned() {
+        let known = stations_of(&format!("{LAN}{PORT}")).expect("they are known");
+        assert!(known.contains(&"02:00:00:00:00:67".parse().unwrap()));
+        assert_eq!(known.len(), 2, "the gateway's and the endpoint's");
+        assert_eq!(stations_of(&format!("{LAN}anti_spoof = false\n{PORT}")), None);
+        assert_eq!(stations_of(&format!("{LAN}{PORT}{TRUNK}")), None);
+    }
 }

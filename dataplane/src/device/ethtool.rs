@@ -293,8 +293,6 @@ mod tests {
     use crate::device::netlink::Netlink;
     use crate::device::netns::tests::Guard;
 
-    const ETHTOOL_SCHANNELS: u32 = 0x3d;
-
     fn active(device: &str, name: &str) -> bool {
         features(device).unwrap().iter().any(|f| f.name == name && f.active)
     }
