@@ -113,7 +113,7 @@ fn a_device_name_that_is_taken_is_named() {
         log.contains("has a device `eth0` that is not heddle's").then_some(log)
     });
     assert!(log.contains("waiting for its device"), "{log}");
-    assert!(log.lines().any(|line| line.contains("endpoint") && line.contains('b')), "{log}");
+    assert!(log.lines().any(|line| line.contains("port=\"b\"")), "{log}");
     assert_eq!(world.link("b").unwrap().kind.as_deref(), Some("veth"), "it was not touched");
 }
 
