@@ -1,6 +1,7 @@
 //! What heddle's end-to-end tests share: a host with containers as namespaces and a heddle
 //! between them ([`World`]), from a few words about its networks ([`Plan`]), and traffic that
-//! shows every loss ([`Paced`]) or fills the wire ([`Load`]). Frames that nobody should send are made by [`hostile`].
+//! shows every loss ([`Paced`]) or fills the wire ([`Load`]). Whole frames go by [`raw`]; those that
+//! nobody should send are made by [`hostile`].
 //!
 //! The tests need root and the binary: `cargo build --workspace`, or another one named by the
 //! environment variable `HEDDLE`. Those of all processes take turns, since they share the CPU.
@@ -10,8 +11,11 @@ mod api;
 mod holdings;
 pub mod hostile;
 mod load;
+mod ovs;
 mod paced;
 mod plan;
+pub mod raw;
+mod wire;
 mod world;
 
 use std::fs::File;
@@ -23,8 +27,10 @@ use std::time::{Duration, Instant};
 pub use api::Api;
 pub use holdings::{Holdings, Loaded, Memory};
 pub use load::Load;
+pub use ovs::Ovs;
 pub use paced::{Arrivals, Paced};
 pub use plan::{Kind, Plan, far_mac, near_end};
+pub use wire::{NIC, assign, bridge};
 pub use world::{DeviceCounters, End, World, plug};
 
 /// The device's name in every container.

@@ -19,8 +19,17 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 struct Network {
     name: String,
+    driver: Driver,
     settings: String,
     ports: Vec<Port>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Driver {
+    Bridge,
+    Vlan,
+    /// A network of several VLANs, which has no addresses.
+    Trunk,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +37,8 @@ struct Port {
     name: String,
     settings: String,
     kind: Kind,
+    /// Whether heddle is to find it an address.
+    automatic: bool,
 }
 
 /// What a port is made of, and how that is driven.
@@ -114,11 +125,27 @@ impl Plan {
         self
     }
 
-    /// Adds a network.
+    /// Adds a network of this host, or with a parent in its settings one that is plugged in there.
     #[must_use]
-    pub fn network(mut self, name: &str, settings: &str) -> Self {
+    pub fn network(self, name: &str, settings: &str) -> Self {
+        self.with(name, Driver::Bridge, settings)
+    }
+
+    /// Adds a network that is a VLAN of a parent.
+    #[must_use]
+    pub fn vlan(self, name: &str, settings: &str) -> Self {
+        self.with(name, Driver::Vlan, settings)
+    }
+
+    /// Adds a network that is several VLANs of a parent. Its ports have no addresses of heddle's.
+    #[must_use]
+    pub fn trunk(self, name: &str, settings: &str) -> Self {
+        self.with(name, Driver::Trunk, settings)
+    }
+
+    fn with(mut self, name: &str, driver: Driver, settings: &str) -> Self {
         let (name, settings) = (name.to_owned(), settings.to_owned());
-        self.networks.push(Network { name, settings, ports: Vec::new() });
+        self.networks.push(Network { name, driver, settings, ports: Vec::new() });
         self
     }
 
@@ -127,7 +154,15 @@ impl Plan {
     pub fn port(mut self, name: &str, settings: &str) -> Self {
         let network = self.networks.last_mut().expect("a network before its ports");
         let (name, settings) = (name.to_owned(), settings.to_owned());
-        network.ports.push(Port { name, settings, kind: Kind::Tap });
+        network.ports.push(Port { name, settings, kind: Kind::Tap, automatic: false });
+        self
+    }
+
+    /// Has heddle find an address for the port that was added last.
+    #[must_use]
+    pub fn automatic(mut self) -> Self {
+        let network = self.networks.last_mut().expect("a network before its ports");
+        network.ports.last_mut().expect("a port before its address").automatic = true;
         self
     }
 
@@ -154,7 +189,7 @@ impl Plan {
         found.unwrap_or_else(|| panic!("no port is called {port}")).kind
     }
 
-    /// The address of a port.
+    /// The address of a port, unless it is automatic.
     ///
     /// # Panics
     /// If there is no such port.
@@ -189,24 +224,41 @@ impl Plan {
             "[host]\nname = \"host\"\nmemory = \"128MiB\"\nstate = \"{directory}/state\"\n\
              api = \"{directory}/api.sock\"\nnetns = \"{own_netns}\"\n{host}\n"
         );
-        for (number, Network { name, settings, ports }) in (1_u8..).zip(&self.networks) {
+        for (number, Network { name, driver, settings, ports }) in (1_u8..).zip(&self.networks) {
+            let keys = driver.keys(number);
             // Writing to a string can't fail.
-            let _ = write!(
-                text,
-                "\n[[network]]\nname = \"{name}\"\ndriver = \"bridge\"\n\
-                 subnets = [\"10.200.{number}.0/24\", \"fd00:200:{number}::/64\"]\n{settings}\n"
-            );
-            for Port { name: port, settings, kind } in ports {
+            let _ = write!(text, "\n[[network]]\nname = \"{name}\"\n{keys}\n{settings}\n");
+            for port in ports {
+                let Port { name: port, settings, kind, automatic } = port;
+                let given = !automatic && *driver != Driver::Trunk;
+                let address = if given { self.addressing(port) } else { String::new() };
                 let kind = kind.text(port, &netns(port));
-                let [four, six] = Family::BOTH.map(|family| self.address(port, family));
                 let _ = write!(
                     text,
                     "\n[[port]]\nnetwork = \"{name}\"\nname = \"{port}\"\n{kind}\n\
-                     address = [\"{four}/24\", \"{six}/64\"]\n{settings}\n"
+                     {address}\n{settings}\n"
                 );
             }
         }
         text
+    }
+
+    /// The key that says a port's addresses.
+    fn addressing(&self, port: &str) -> String {
+        let [four, six] = Family::BOTH.map(|family| self.address(port, family));
+        format!("address = [\"{four}/24\", \"{six}/64\"]")
+    }
+}
+
+impl Driver {
+    /// The keys of the network with this number.
+    fn keys(self, number: u8) -> String {
+        let subnets = format!("subnets = [\"10.200.{number}.0/24\", \"fd00:200:{number}::/64\"]");
+        match self {
+            Self::Bridge => format!("driver = \"bridge\"\n{subnets}"),
+            Self::Vlan => format!("driver = \"vlan\"\n{subnets}"),
+            Self::Trunk => "driver = \"vlan\"".to_owned(),
+        }
     }
 }
 

@@ -10,14 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use dataplane::device::netlink::Netlink;
 use perf::lab::host::Container;
 use perf::lab::traffic::tcp::{self, Amount, Bulk, Direction};
 use perf::lab::traffic::{Pair, ping};
-use tests::{End, Family, PATIENCE, Plan, World, eventually};
+use tests::{End, Family, NIC, PATIENCE, Plan, World, assign, eventually};
 
-/// The host's device, and the world's.
-const NIC: &str = "nic0";
+/// The world's device.
 const WIRE: &str = "wire0";
 
 /// The last parts of the host's and the world's addresses.
@@ -54,7 +52,7 @@ fn share(io: &str, shown: &str) {
     let outside = wire(&world);
     let session = Session::start(&world, &outside);
     world.launch();
-    eventually("the parent is driven", PATIENCE, || driven(&world).filter(|io| io == shown));
+    eventually("the parent is driven", PATIENCE, || world.driven().filter(|io| io == shown));
     world.wait_until_running();
     check_containers(&world, &outside);
     check_host(&world, &outside);
@@ -79,34 +77,19 @@ fn share(io: &str, shown: &str) {
 /// Connects the host with the world, and gives both ends addresses of the network.
 fn wire(world: &World) -> Container {
     let outside = world.lab().container("outside").unwrap();
-    let add = |netlink: &mut Netlink| netlink.add_veth(NIC, WIRE, 1, Some(outside.netns()));
-    world.host().netlink(add).unwrap();
+    world.connect(&outside, WIRE, 1500);
     let ends = [(world.host(), NIC, [HOST, ANEW[0]]), (&outside, WIRE, [OUTSIDE, ANEW[1]])];
     for (container, device, numbers) in ends {
-        let configure = |netlink: &mut Netlink| {
-            let index = netlink.link(device)?.expect("the veth").index;
-            for (family, length) in [(Family::V4, 24), (Family::V6, 64)] {
-                for number in numbers {
-                    netlink.add_address(index, (address(family, number), length))?;
-                }
-            }
-            netlink.set_up(index)
-        };
-        container.netlink(configure).unwrap();
+        let both = numbers
+            .into_iter()
+            .flat_map(|number| Family::BOTH.map(|family| address(family, number)));
+        assign(container, device, &both.collect::<Vec<_>>());
     }
-    outside.wait_until_running(WIRE, PATIENCE, world.cancel()).unwrap();
     outside
 }
 
 fn address(family: Family, number: u8) -> IpAddr {
     Plan::address_of(1, number, family)
-}
-
-/// How `show ports` says that the parent is driven.
-fn driven(world: &World) -> Option<String> {
-    let ports = world.show("ports");
-    let uplink = ports["ports"].as_array()?.iter().find(|port| port["kind"] == "uplink")?;
-    uplink["io"].as_str().map(str::to_owned)
 }
 
 /// Containers and the world reach each other: TCP with checked contents, both ways.
