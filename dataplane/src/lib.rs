@@ -29,6 +29,8 @@ pub mod cpu;
 pub mod device;
 pub mod drops;
 pub mod engine;
+#[cfg(not(loom))]
+pub mod forwarder;
 pub mod ids;
 pub mod memory;
 pub mod offload;

@@ -160,7 +160,8 @@ pub(super) struct Pipeline {
 
 #[derive(Debug, Args)]
 pub(super) struct Lab {
-    /// What is built and tried: bridge.
+    /// What is built and tried: bridge, networks on one host; or ports, every kind of port beside
+    /// what it competes with.
     #[arg(default_value = "bridge")]
     pub(super) scenario: Scenario,
     /// Leave everything as it is at the end, until Ctrl-C, to look around in it.

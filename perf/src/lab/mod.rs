@@ -7,11 +7,16 @@
 
 pub mod bridge;
 pub mod cancel;
+mod checks;
 pub mod cpu;
+mod forwarding;
 pub mod host;
+mod line;
+mod network;
 pub mod process;
 pub mod report;
 pub mod scenario_bridge;
+pub mod scenario_ports;
 pub mod spread;
 pub mod switch;
 pub mod traffic;
@@ -23,8 +28,12 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use dataplane::device::{netlink, netns};
+use dataplane::device::{netlink, netns, xdp};
+use dataplane::memory::ArenaError;
+use dataplane::port::af_xdp;
 use thiserror::Error;
+
+use crate::pipeline;
 
 pub use cancel::Cancel;
 pub use report::Report;
@@ -51,6 +60,27 @@ pub enum Error {
     /// Traffic failed where it had to succeed.
     #[error(transparent)]
     Traffic(traffic::Error),
+    /// The bare forwarder failed.
+    #[error(transparent)]
+    Forwarder(#[from] dataplane::forwarder::ForwarderError),
+    /// An XDP program failed.
+    #[error(transparent)]
+    Program(#[from] xdp::Error),
+    /// An AF_XDP socket failed.
+    #[error(transparent)]
+    Socket(#[from] af_xdp::Error),
+    /// No memory for packets.
+    #[error(transparent)]
+    Memory(#[from] ArenaError),
+    /// A thread can't be pinned to its core.
+    #[error(transparent)]
+    Pin(#[from] pipeline::Error),
+    /// A thread can't be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// heddle does not say how it drives its ports.
+    #[error("`heddle show ports` said: {0}")]
+    Shown(String),
     /// A file of the lab failed.
     #[error("cannot {operation} {}: {source}", path.display())]
     File {
@@ -113,11 +143,13 @@ pub enum Scenario {
     /// Containers on two networks of one host.
     #[default]
     Bridge,
+    /// Containers by every kind of port.
+    Ports,
 }
 
 impl Scenario {
     /// The names of all scenarios, as on the command line.
-    pub const NAMES: [&str; 1] = ["bridge"];
+    pub const NAMES: [&str; 2] = ["bridge", "ports"];
 }
 
 impl FromStr for Scenario {
@@ -126,6 +158,7 @@ impl FromStr for Scenario {
     fn from_str(name: &str) -> Result<Self, Error> {
         match name {
             "bridge" => Ok(Self::Bridge),
+            "ports" => Ok(Self::Ports),
             other => Err(Error::UnknownScenario(other.to_owned())),
         }
     }
@@ -154,23 +187,50 @@ pub fn run(
     mut show: impl FnMut(&Report),
 ) -> Result<Report, Error> {
     let lab = host::Lab::new(cancel.clone())?;
-    let (mut report, topology) = match options.scenario {
+    let (mut report, standing) = match options.scenario {
         Scenario::Bridge => scenario_bridge::run(&lab, &options.heddle)?,
+        Scenario::Ports => scenario_ports::run(&lab, &options.heddle)?,
     };
     if options.keep {
-        report.kept = topology.containers().map(kept).collect();
+        report.kept.clone_from(&standing.containers);
     }
     show(&report);
     while options.keep && !cancel.is_cancelled() {
         thread::sleep(cancel::LOOK);
     }
-    topology.stop()?;
+    standing.stop()?;
     Ok(report)
 }
 
-fn kept(container: &host::Container) -> report::Kept {
-    let (container, netns) = (container.name().to_owned(), container.netns_name().to_owned());
-    report::Kept { container, netns }
+/// What a scenario leaves running: the namespaces go with the lab.
+#[derive(Debug)]
+pub struct Standing {
+    containers: Vec<report::Kept>,
+    switches: Vec<switch::Switch>,
+}
+
+impl Standing {
+    fn new<'a>(
+        containers: impl IntoIterator<Item = &'a host::Container>,
+        switches: Vec<switch::Switch>,
+    ) -> Self {
+        let containers = containers.into_iter().map(|container| report::Kept {
+            container: container.name().to_owned(),
+            netns: container.netns_name().to_owned(),
+        });
+        Self { containers: containers.collect(), switches }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.containers.extend(other.containers);
+        self.switches.extend(other.switches);
+        self
+    }
+
+    /// Stops every heddle in good order.
+    fn stop(self) -> Result<(), Error> {
+        self.switches.into_iter().try_for_each(switch::Switch::stop)
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +282,9 @@ mod tests {
     fn scenarios_are_known_by_name() {
         assert!(Scenario::NAMES.iter().all(|name| name.parse::<Scenario>().is_ok()));
         let unknown = "brigde".parse::<Scenario>().unwrap_err();
-        assert_eq!(unknown.to_string(), "`brigde` is not a scenario: expected one of bridge");
+        assert_eq!(
+            unknown.to_string(),
+            "`brigde` is not a scenario: expected one of bridge, ports"
+        );
     }
 }

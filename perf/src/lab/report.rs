@@ -55,9 +55,10 @@ pub struct Row {
     pub note: String,
     /// What heddle did.
     pub heddle: Option<Figure>,
-    /// What the kernel's bridge did, interleaved with heddle.
-    pub bridge: Option<Figure>,
-    /// heddle's figure by the bridge's, repeat by repeat.
+    /// What the peer did, interleaved with heddle: the kernel's bridge, where the check names no
+    /// other.
+    pub peer: Option<Figure>,
+    /// heddle's figure by the peer's, repeat by repeat.
     pub ratio: Option<Spread>,
 }
 
@@ -84,6 +85,8 @@ pub enum Unit {
     Microseconds,
     /// Times per second.
     PerSecond,
+    /// Millions of packets per second.
+    MegapacketsPerSecond,
 }
 
 impl Machine {
@@ -109,7 +112,7 @@ impl Row {
     /// A check without figures.
     pub fn plain(check: impl Into<String>, passed: bool, note: impl Into<String>) -> Self {
         let (check, note) = (check.into(), note.into());
-        Self { check, passed, note, heddle: None, bridge: None, ratio: None }
+        Self { check, passed, note, heddle: None, peer: None, ratio: None }
     }
 
     fn cells(&self) -> [String; COLUMNS] {
@@ -121,7 +124,7 @@ impl Row {
             self.check.clone(),
             result.to_owned(),
             figure(&self.heddle),
-            figure(&self.bridge),
+            figure(&self.peer),
             unit.to_owned(),
             ratio,
             self.cpu(),
@@ -131,11 +134,11 @@ impl Row {
 
     fn cpu(&self) -> String {
         let of = |figure: &Option<Figure>| figure.and_then(|f| f.cpu_seconds_per_gigabit);
-        match (of(&self.heddle), of(&self.bridge)) {
+        match (of(&self.heddle), of(&self.peer)) {
             (None, None) => String::new(),
-            (heddle, bridge) => {
+            (heddle, peer) => {
                 let text = |cpu: Option<f64>| cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.3}"));
-                format!("{} / {}", text(heddle), text(bridge))
+                format!("{} / {}", text(heddle), text(peer))
             }
         }
     }
@@ -148,6 +151,7 @@ impl Unit {
             Self::GigabitsPerSecond => "Gbit/s",
             Self::Microseconds => "µs",
             Self::PerSecond => "/s",
+            Self::MegapacketsPerSecond => "Mpps",
         }
     }
 }
@@ -155,14 +159,18 @@ impl Unit {
 /// The value without its unit.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = if self.unit == Unit::GigabitsPerSecond { 2 } else { 0 };
+        let digits = match self.unit {
+            Unit::GigabitsPerSecond => 2,
+            Unit::MegapacketsPerSecond => 3,
+            Unit::Microseconds | Unit::PerSecond => 0,
+        };
         f.write_str(&spread(&self.value, digits))
     }
 }
 
 const COLUMNS: usize = 8;
 const HEADINGS: [&str; COLUMNS] =
-    ["check", "result", "heddle", "bridge", "unit", "ratio", "CPU s/Gbit", "note"];
+    ["check", "result", "heddle", "peer", "unit", "ratio", "CPU s/Gbit", "note"];
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,7 +195,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "Figures are medians (lowest-highest); ratios are taken pair by pair; a / b is heddle / bridge."
+            "Figures are medians (lowest-highest); ratios are taken pair by pair; a / b is heddle / peer. The \
+             peer is a Linux bridge where the check names no other."
         )?;
         for Kept { container, netns } in &self.kept {
             writeln!(f, "kept: {container} is network namespace {netns}")?;
@@ -219,7 +228,7 @@ mod tests {
         };
         let measured = Row {
             heddle: Some(figure),
-            bridge: Some(figure),
+            peer: Some(figure),
             ratio: Some(Spread { median: 1.0, low: 1.0, high: 1.0 }),
             ..Row::plain("TCP", true, "")
         };

@@ -1,5 +1,7 @@
 //! The frames of a workload, without end and always the same.
 
+use std::net::Ipv4Addr;
+
 use dataplane::ids::{MacAddr, PortId};
 use dataplane::offload::{Checksum, Gso, Offload};
 use dataplane::wire::checksum;
@@ -94,10 +96,10 @@ impl Traffic {
                 *at(frame, L3) = question;
             }
             Frames::Udp4 | Frames::Super => {
-                address(frame, source, workload::ipv4(destination).octets());
+                address(frame, workload::ipv4(source), workload::ipv4(destination));
             }
-            Frames::Echo => address(frame, source, GATEWAY.octets()),
-            Frames::Broadcast => address(frame, source, [255; 4]),
+            Frames::Echo => address(frame, workload::ipv4(source), GATEWAY),
+            Frames::Broadcast => address(frame, workload::ipv4(source), Ipv4Addr::BROADCAST),
         }
     }
 
@@ -123,11 +125,23 @@ impl Traffic {
     }
 }
 
+/// Whom a frame is from, or for.
+pub type Station = (MacAddr, Ipv4Addr);
+
+/// A frame of [`FRAME_LEN`] bytes with a UDP datagram.
+pub fn datagram((source, from): Station, (destination, to): Station) -> Vec<u8> {
+    let mut frame = template(Frames::Udp4);
+    let l2: &mut ethernet::Header = at(&mut frame, 0);
+    (l2.source, l2.destination) = (source, destination);
+    address(&mut frame, from, to);
+    frame
+}
+
 /// Sets the addresses of an IPv4 packet, and its header's checksum.
-fn address(frame: &mut [u8], source: u32, destination: [u8; 4]) {
+fn address(frame: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr) {
     let l3: &mut ipv4::Header = at(frame, L3);
-    l3.source_address = workload::ipv4(source).octets();
-    l3.destination_address = destination;
+    l3.source_address = source.octets();
+    l3.destination_address = destination.octets();
     ipv4::fill_checksum(&mut frame[L3..L4]);
 }
 

@@ -129,8 +129,8 @@ fn socket_error(
     move |source| Error::Socket { operation, address, source }
 }
 
-/// Ends the server's thread when the client's side is left, however that happens.
-struct Stop<'a>(&'a AtomicBool);
+/// Ends the other side's thread when this one is left, however that happens.
+pub(super) struct Stop<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
