@@ -1,24 +1,24 @@
 //! Small packets through two veths, as many as go: a generator at the far end of one, a sink at
 //! the far end of the other, and between them what is measured.
 //!
-//! The generator sends by AF_XDP. The sink is heddle's XDP program without a socket, which counts
-//! and drops. Who is measured has a core of its own; the generator shares the other one with the
+//! The generator sends super-packets of UDP, which the kernel cuts: by AF_XDP it would send no more
+//! than who is measured can carry, since each packet has its own way through the kernel then. The
+//! sink is heddle's XDP program without a socket, which counts and drops. Who is measured has a core of its own; the generator shares the other one with the
 //! machine. What the kernel does for a packet is done where it is sent: the near end's receiving
 //! on the generator's core, the sink's on that of who is measured.
 
 use std::net::Ipv4Addr;
 use std::panic;
-use std::sync::Arc;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use dataplane::device::netlink;
 use dataplane::device::xdp::{MOUNT_POINT, Pins, Program};
-use dataplane::engine::BATCH;
 use dataplane::ids::PortId;
-use dataplane::memory::{Arena, Geometry, Ledger, Packet, Pool};
+use dataplane::memory::{Arena, Geometry, Packet, Pool};
+use dataplane::offload::Offload;
 use dataplane::port::Port;
-use dataplane::port::af_xdp::{AfXdp, Peer, Queue, Settings, Umem};
+use dataplane::port::af_packet::{Queue, socket};
 
 use super::cancel::Cancel;
 use super::host::{Container, Lab};
@@ -33,7 +33,13 @@ const TIME: Duration = Duration::from_millis(350);
 /// How often the sink is looked at, to find gaps.
 const LOOK: Duration = Duration::from_micros(100);
 
-const GEOMETRY: Geometry = Geometry { owners: 1, small: 4096, runs: 8 };
+/// Packets of a super-packet: as many as a device takes at a time.
+const SEGMENTS: usize = 64;
+
+/// Super-packets that are sent at a time.
+const BATCH: usize = 4;
+
+const GEOMETRY: Geometry = Geometry { owners: 1, small: 64, runs: 8 };
 
 /// A generator and a sink.
 pub(super) struct Line {
@@ -78,7 +84,7 @@ impl Line {
             container.wait_until_running(DEVICE, netlink::TIMEOUT, lab.cancel())
         };
         let (near, far) = (link(from)?, link(to)?);
-        let frame = traffic::datagram((near.mac, source), (far.mac, destination));
+        let frame = traffic::datagrams((near.mac, source), (far.mac, destination), SEGMENTS);
         let generator = from.netns().run(|| Generator::open(near.index, frame))??;
         let sink = to.netns().run(|| Sink::open(to.netns_name(), far.index))??;
         // The program has the device start anew.
@@ -147,30 +153,31 @@ struct Sent {
 }
 
 struct Generator {
-    port: Box<AfXdp>,
+    port: Box<Queue>,
     pool: Pool,
-    frame: Vec<u8>,
+    frame: (Vec<u8>, Offload),
     batch: Vec<Packet>,
 }
 
 impl Generator {
-    /// On queue 0 of a device in the calling thread's namespace.
-    fn open(device: u32, frame: Vec<u8>) -> Result<Self, Error> {
+    /// On a device in the calling thread's namespace.
+    fn open(device: u32, frame: (Vec<u8>, Offload)) -> Result<Self, Error> {
         let pool = Arena::create(GEOMETRY)?.remove(0);
-        let umem = Umem::register(Arc::new(Ledger::new(Arc::clone(pool.arena()))))?;
-        let queue = Queue { device, number: 0 };
-        let settings = Settings { port: PortId(0), queue, frames: 1, peer: Peer::Veth };
-        let port = Box::new(AfXdp::open(&umem, settings)?);
+        let socket = socket::open(device, &socket::Options::default())?.remove(0);
+        let port = Box::new(Queue::new(PortId(0), socket));
         Ok(Self { port, pool, frame, batch: Vec::with_capacity(BATCH) })
     }
 
     /// Answers how many packets the device took.
     fn send_batch(&mut self) -> u64 {
         let Self { port, pool, frame, batch } = self;
-        batch.extend((0..BATCH).map_while(|_| Packet::holding(pool, PortId(0), frame).ok()));
-        let packets = batch.len() as u64;
+        let (bytes, offload) = frame;
+        let mut next = || Packet::holding(pool, PortId(0), bytes).ok();
+        batch.extend((0..BATCH).map_while(|_| next()));
+        batch.iter_mut().for_each(|packet| packet.offload = *offload);
+        let sent = batch.len() as u64;
         let refused = port.transmit(pool, batch);
-        packets - refused.full - refused.failed
+        (sent - refused.full - refused.failed) * SEGMENTS as u64
     }
 }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use dataplane::device::{netlink, netns, xdp};
 use dataplane::memory::ArenaError;
-use dataplane::port::af_xdp;
+use dataplane::port::af_packet::socket::SocketError;
 use thiserror::Error;
 
 use crate::pipeline;
@@ -66,9 +66,9 @@ pub enum Error {
     /// An XDP program failed.
     #[error(transparent)]
     Program(#[from] xdp::Error),
-    /// An AF_XDP socket failed.
+    /// A packet socket failed.
     #[error(transparent)]
-    Socket(#[from] af_xdp::Error),
+    Socket(#[from] SocketError),
     /// No memory for packets.
     #[error(transparent)]
     Memory(#[from] ArenaError),

@@ -128,13 +128,24 @@ impl Traffic {
 /// Whom a frame is from, or for.
 pub type Station = (MacAddr, Ipv4Addr);
 
-/// A frame of [`FRAME_LEN`] bytes with a UDP datagram.
-pub fn datagram((source, from): Station, (destination, to): Station) -> Vec<u8> {
-    let mut frame = template(Frames::Udp4);
-    let l2: &mut ethernet::Header = at(&mut frame, 0);
-    (l2.source, l2.destination) = (source, destination);
+/// A super-packet of so many UDP datagrams, each a frame of [`FRAME_LEN`] bytes once it is cut,
+/// and what says so.
+pub fn datagrams(
+    (source, from): Station,
+    (destination, to): Station,
+    count: usize,
+) -> (Vec<u8>, Offload) {
+    const PAYLOAD: usize = FRAME_LEN - L4 - udp::HEADER_LEN;
+    let mut datagram = udp(udp::HEADER_LEN + count * PAYLOAD);
+    let header: &mut udp::Header = at(&mut datagram, 0);
+    let length = header.length.get();
+    header.checksum = checksum::pseudo_v4(from.octets(), to.octets(), protocol::UDP, length).fold();
+    let l2 = ethernet::Header { destination, source, ethertype: ethernet::IPV4.into() };
+    let mut frame = [l2.as_bytes(), &over_ipv4(protocol::UDP, &datagram)].concat();
     address(&mut frame, from, to);
-    frame
+    let gso_size = u16::try_from(PAYLOAD).unwrap_or(u16::MAX);
+    let (checksum, csum_offset) = (Checksum::Partial, udp::CHECKSUM_OFFSET);
+    (frame, Offload { checksum, gso: Gso::Udp, gso_size, csum_start: CSUM_START, csum_offset })
 }
 
 /// Sets the addresses of an IPv4 packet, and its header's checksum.
@@ -266,6 +277,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dataplane::wire::layers::Layers;
 
     #[test]
     fn frames_have_their_length_and_come_from_behind_their_port() {
@@ -287,6 +299,20 @@ mod tests {
                 assert!(behind(sender.unwrap()), "{}", workload.name);
             }
         }
+    }
+
+    #[test]
+    fn datagrams_are_cut_into_frames_of_the_usual_length() {
+        let station = |number| (workload::mac(number), workload::ipv4(number));
+        let (mut frame, offload) = datagrams(station(1), station(2), 67);
+        let headers = L4 + udp::HEADER_LEN;
+        assert_eq!(headers + usize::from(offload.gso_size), FRAME_LEN);
+        assert_eq!(frame.len(), headers + 67 * usize::from(offload.gso_size));
+        let l3: &ipv4::Header = at(&mut frame, L3);
+        assert_eq!(l3.source(), workload::ipv4(1));
+        checksum::complete(&mut frame, &mut { offload }).unwrap();
+        let layers = Layers::of(&frame).unwrap();
+        assert!(layers.end == frame.len() && checksum::verify(&frame, &layers), "{layers:?}");
     }
 
     #[test]
