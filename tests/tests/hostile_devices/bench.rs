@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use dataplane::drops::Reason;
+use dataplane::drops::{self, Reason};
 use dataplane::ids::PortId;
 use dataplane::wire::vnet::Header;
 use rustix::io::Errno;
@@ -123,8 +123,11 @@ impl<E: End> Bench<E> {
         self.end.counted()
     }
 
+    /// Frames that were read, without those that the end knows to be lost and the port has counted.
     fn read(&self) -> u64 {
-        self.stage.counters(PORT).rx_packets.read()
+        let counters = self.stage.counters(PORT);
+        let counted = counters.drops.of(drops::QUEUE_FULL).read().min(self.end.lost_behind());
+        counters.rx_packets.read() - counted
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) trait End: Sized {
     /// What the kernel has counted so far.
     fn counted(&self) -> Counted;
 
-    /// Frames that the kernel had for heddle and then lost, beside those that the port counts.
+    /// Frames that the kernel had for heddle and then lost, where a device's own count has them.
     fn lost_behind(&self) -> u64 {
         0
     }
