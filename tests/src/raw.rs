@@ -21,6 +21,9 @@ use crate::PATIENCE;
 /// An ethertype for experiments (IEEE 802-2014, 9.2.4).
 const EXPERIMENT: u16 = 0x88b5;
 
+/// Bytes of contents of such a frame.
+const CONTENTS: usize = 67;
+
 /// The type of customer VLAN tags.
 pub const CUSTOMER: u16 = 0x8100;
 /// The type of service VLAN tags.
@@ -84,10 +87,13 @@ impl Raw {
         found
     }
 
-    /// As many frames of one station as there should be, sorted: several workers have carried them.
+    /// As many [`experiment`]s of one station as there should be, sorted: several workers have carried
+    /// them. What its kernel says by itself is left out.
     pub fn receive(&mut self, from: &[u8], count: usize) -> Vec<Vec<u8>> {
-        let found = self.gather(from, |found| found.len() >= count);
-        let mut frames: Vec<_> = found.into_iter().map(|(frame, _)| frame).collect();
+        let ours = |(frame, _): &&Frame| is_experiment(frame);
+        let found = self.gather(from, |found| found.iter().filter(ours).count() >= count);
+        let frames = found.into_iter().map(|(frame, _)| frame);
+        let mut frames: Vec<_> = frames.filter(|frame| is_experiment(frame)).collect();
         frames.sort();
         frames
     }
@@ -113,8 +119,14 @@ impl Raw {
 
 /// A frame of an odd length between two stations, told from others by its case.
 pub fn experiment(addresses: [[u8; 6]; 2], case: usize, tags: &[Tag]) -> Vec<u8> {
-    let payload = [EXPERIMENT.to_be_bytes().as_slice(), &[case.to_le_bytes()[0]; 67]].concat();
-    tagged(addresses.as_flattened(), tags, &payload)
+    let contents = [case.to_le_bytes()[0]; CONTENTS];
+    let rest = [EXPERIMENT.to_be_bytes().as_slice(), &contents].concat();
+    tagged(addresses.as_flattened(), tags, &rest)
+}
+
+fn is_experiment(frame: &[u8]) -> bool {
+    let kind = frame.len().checked_sub(CONTENTS).and_then(|end| frame[..end].last_chunk());
+    kind == Some(&EXPERIMENT.to_be_bytes())
 }
 
 /// A frame with tags between its addresses and the rest, the outermost first.

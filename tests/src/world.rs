@@ -33,7 +33,8 @@ pub struct World {
     host: Container,
     lab: Lab,
     plan: Plan,
-    _turn: Turn,
+    /// Of the first world of a test.
+    _turn: Option<Turn>,
 }
 
 /// How a heddle ends.
@@ -89,7 +90,15 @@ impl World {
 
     /// Makes the containers; heddle is started by [`World::launch`].
     pub fn prepare(plan: Plan) -> Self {
-        let turn = Turn::take();
+        Self::with(plan, Some(Turn::take()))
+    }
+
+    /// Makes one more host with its containers, as [`World::prepare`] does.
+    pub fn prepare_beside(&self, plan: Plan) -> Self {
+        Self::with(plan, None)
+    }
+
+    fn with(plan: Plan, turn: Option<Turn>) -> Self {
         let lab = Lab::new(Cancel::new()).unwrap();
         let host = lab.container("host").unwrap();
         let (switch, containers) = (None, BTreeMap::new());

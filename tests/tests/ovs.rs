@@ -22,7 +22,7 @@ const PEER: u8 = 202;
 
 #[test]
 fn vlans_meet_those_of_open_vswitch_by_packet_sockets() {
-    let plan = plan("af_packet");
+    let plan = plan("af_packet", false);
     let keys = format!("parent = \"{NIC}\"\ntrunk = [10, 20]\nnative = 1");
     let (world, _ovs, peers) = start(plan.trunk("all", &keys).port("trunk", ""));
     let mut stations = stations(&world, &peers);
@@ -34,16 +34,14 @@ fn vlans_meet_those_of_open_vswitch_by_packet_sockets() {
 
 #[test]
 fn vlans_meet_those_of_open_vswitch_by_af_xdp() {
-    let (world, _ovs, peers) = start(plan("af_xdp"));
-    let mut stations = stations(&world, &peers);
-    check_floods(&mut stations);
+    // The program must know which stations are heddle's: they can't be any.
+    let (world, _ovs, peers) = start(plan("af_xdp", true));
     check_traffic(&world, &peers);
-    check_silence(&mut stations);
 }
 
-fn plan(io: &str) -> Plan {
+fn plan(io: &str, anti_spoof: bool) -> Plan {
     // Frames that flood have addresses which tell the test whose they are.
-    let keys = format!("parent = \"{NIC}\"\nio = \"{io}\"\nanti_spoof = false");
+    let keys = format!("parent = \"{NIC}\"\nio = \"{io}\"\nanti_spoof = {anti_spoof}");
     let plan = Plan::new().network("house", &keys).port("native", "").of(Kind::VethXdp);
     let plan = plan.vlan("lan10", &format!("{keys}\nvlan = 10")).port("ten", "");
     let plan = plan.vlan("lan20", &format!("{keys}\nvlan = 20"));

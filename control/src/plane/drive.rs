@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dataplane::device::ethtool::{self, Queues};
 use dataplane::device::netlink::Link;
 use dataplane::device::netns::{self, Netns};
-use dataplane::device::xdp::{self, Pins, Program, Rule};
+use dataplane::device::xdp::{self, Adoption, Pins, Program, Rule};
 use dataplane::engine::Place;
 use dataplane::ids::{MacAddr, PortId, WorkerId};
 use dataplane::port::Port;
@@ -19,6 +19,7 @@ use dataplane::port::shared::Shared;
 use thiserror::Error;
 
 use super::backstage::{Backstage, BackstageError};
+use super::tags::{self, TurnedOff};
 use crate::config::Io;
 
 /// A device that is to be driven.
@@ -40,6 +41,8 @@ pub(super) struct Task<'a> {
     pub frames: u32,
     /// Whether the host uses the device as well.
     pub shared: Option<&'a Stations>,
+    /// Whether heddle has made the device.
+    pub made: bool,
 }
 
 /// The stations behind heddle's ports of a shared device; `None` if any may come up there.
@@ -75,6 +78,8 @@ pub enum Drive {
         /// The packet socket for frames to groups, of a device that the host uses as well; here
         /// for the same reason as with packet sockets alone.
         groups: Option<Socket>,
+        /// What was turned off at the device.
+        off: Option<TurnedOff>,
         /// Why.
         why: Why,
     },
@@ -106,7 +111,7 @@ pub enum DriveError {
     /// What all devices share can't be had.
     #[error(transparent)]
     Backstage(#[from] BackstageError),
-    /// Its queues can't be counted.
+    /// Its queues can't be counted, or its offloads not be turned off.
     #[error(transparent)]
     Ethtool(#[from] ethtool::Error),
     /// No packet socket.
@@ -138,12 +143,6 @@ pub enum DriveError {
         /// Queues that it sends by.
         send: u32,
     },
-    /// Frames would be in the wrong VLAN.
-    #[error(
-        "`{0}` takes VLAN tags out of frames, and can't be told not to (`ethtool -K`): AF_XDP \
-         does not see them, use io = \"af_packet\""
-    )]
-    Tags(String),
     /// Frames that arrive on a queue without a worker would be lost.
     #[error(
         "`{device}` has {queues} receive queues, and heddle {workers} workers: give it fewer \
@@ -223,7 +222,7 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     }
     let (pins, umem) = (task.backstage.pins()?, task.backstage.umem()?);
     let settings: Vec<_> = (0..queues).map(|number| settings(task, number)).collect();
-    let (link, rules) = (task.link, rules(task)?);
+    let (link, made, rules) = (task.link, task.made, rules(task)?);
     // What heddle chooses by itself is worth it: in the network stack it is not.
     let mode = (why == Why::Hardware).then_some(xdp::Mode::Driver);
     // First: what fails after the program is on the device has to take it off again.
@@ -232,35 +231,44 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
         None => None,
     };
     let open = || -> Result<_, DriveError> {
-        keep_tags(link)?;
         let mut program = load(pins, link.index, rules)?;
-        let runs = program.attach(mode)?.mode;
-        match sockets(&mut program, umem, link, &settings) {
-            Ok(ports) => Ok((program, runs, ports)),
+        let attached = program.attach(mode)?;
+        let adoption = (!made).then_some(attached.adoption);
+        match serve(&mut program, umem, link, &settings, adoption) {
+            Ok((off, ports)) => Ok((program, attached.mode, off, ports)),
             Err(error) => {
                 program.detach()?;
                 Err(error)
             }
         }
     };
-    let (program, runs, ports) = task.netns.run(open)??;
+    let (program, runs, off, ports) = task.netns.run(open)??;
     let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
     let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
     let queue = groups.clone().map(|socket| Queue::new(task.port, socket));
     let program = Box::new(program);
-    let drive = Drive::Xdp { program, runs, mode, meters, groups, why };
+    let drive = Drive::Xdp { program, runs, mode, meters, groups, off, why };
     Ok(Opened { places: places(ports, queue, task.workers), drive })
 }
 
-/// Has hardware leave tags in frames. In a veth it is the other end that does not put them in.
-fn keep_tags(link: &Link) -> Result<(), DriveError> {
-    if link.kind.is_some() {
-        return Ok(());
+/// Has the program give what arrives to sockets, with its VLAN tags: of a veth of heddle's the far
+/// end sees to that, and `adoption` is of another device.
+fn serve(
+    program: &mut Program,
+    umem: &Umem,
+    link: &Link,
+    settings: &[af_xdp::Settings],
+    adoption: Option<Adoption>,
+) -> Result<(Option<TurnedOff>, Vec<AfXdp>), DriveError> {
+    let in_frames = |adoption| tags::receive_in_frames(link, adoption != Adoption::New);
+    let off = adoption.map(in_frames).transpose()?;
+    match sockets(program, umem, link, settings) {
+        Ok(ports) => Ok((off, ports)),
+        Err(error) => {
+            off.iter().for_each(TurnedOff::put_back);
+            Err(error)
+        }
     }
-    ethtool::turn_off(&link.name, &ethtool::TAG_STRIPPING)?;
-    let features = ethtool::features(&link.name)?;
-    let strips = |f: &ethtool::Feature| f.active && ethtool::TAG_STRIPPING.contains(&&*f.name);
-    if features.iter().any(strips) { Err(DriveError::Tags(link.name.clone())) } else { Ok(()) }
 }
 
 /// The queues that a device uses. It may have more.
@@ -351,7 +359,13 @@ impl Drive {
     pub(super) fn stop(self, netns: &Netns) -> Result<(), DriveError> {
         match self {
             Self::Packet { .. } => Ok(()),
-            Self::Xdp { program, .. } => Ok(netns.run(|| program.detach())??),
+            Self::Xdp { program, off, .. } => {
+                let stop = || {
+                    off.iter().for_each(TurnedOff::put_back);
+                    program.detach()
+                };
+                Ok(netns.run(stop)??)
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod drive;
 mod gateways;
 mod port;
 mod ports;
+mod tags;
 mod tap;
 mod veth;
 mod wish;

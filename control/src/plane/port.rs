@@ -240,7 +240,8 @@ impl Port {
             Wish::Parent(.., stations) => Some(stations),
             _ => None,
         };
-        let task = Task { backstage, netns, link, port, io, workers, frames, shared };
+        let made = matches!(self.wish, Wish::Veth(..));
+        let task = Task { backstage, netns, link, port, io, workers, frames, shared, made };
         let drive::Opened { places, drive } = drive::open(&task)?;
         match self.attach(plane, places) {
             Ok(()) => Ok(drive),
