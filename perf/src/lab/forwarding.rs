@@ -177,9 +177,12 @@ fn judged(row: Row, both: &[Contender; 2]) -> Row {
 fn note(ours: &Summary, theirs: &Summary) -> String {
     let disturbed = ours.share.min(theirs.share) < UNDISTURBED;
     format!(
-        "offered {:.2} / {:.2} Mpps, share {:.3} / {:.3}, longest gap {:.1} / {:.1} ms{}{}",
+        "offered {:.2} / {:.2} Mpps, while it ran {:.3} / {:.3} Mpps, share {:.3} / {:.3}, \
+         longest gap {:.1} / {:.1} ms{}{}",
         ours.offered,
         theirs.offered,
+        ours.while_running,
+        theirs.while_running,
         ours.share,
         theirs.share,
         ours.longest_gap_ms,
@@ -189,9 +192,11 @@ fn note(ours: &Summary, theirs: &Summary) -> String {
     )
 }
 
-/// The worst of several runs, and what they were offered.
+/// The worst of several runs, and medians of what they were offered and carried.
 struct Summary {
     offered: f64,
+    /// What it would have carried had it always run when it wanted to.
+    while_running: f64,
     share: f64,
     longest_gap_ms: f64,
     /// Whether nearly all that was offered got through once, so that more might have.
@@ -200,10 +205,13 @@ struct Summary {
 
 impl Summary {
     fn of(runs: &[Run]) -> Self {
-        let offered = Spread::of(runs.iter().map(|run| run.offered));
+        let median = |of: fn(&Run) -> f64| {
+            Spread::of(runs.iter().map(of)).map_or(0.0, |spread| spread.median)
+        };
         let gaps = runs.iter().map(|run| run.longest_gap.as_secs_f64() * 1e3);
         Self {
-            offered: offered.map_or(0.0, |spread| spread.median),
+            offered: median(|run| run.offered),
+            while_running: median(|run| run.received / run.share),
             share: runs.iter().map(|run| run.share).fold(1.0, f64::min),
             longest_gap_ms: gaps.fold(0.0, f64::max),
             kept_up: runs.iter().any(|run| run.received > KEPT_UP * run.offered),
@@ -229,6 +237,7 @@ mod tests {
         };
         let summary = Summary::of(&[run(2.0, 1.0, 3), run(4.0, 0.5, 1), run(3.0, 0.75, 2)]);
         assert!((summary.offered - 3.0).abs() < 1e-9 && (summary.share - 0.5).abs() < 1e-9);
+        assert!((summary.while_running - 4.0 / 3.0).abs() < 1e-9);
         assert!((summary.longest_gap_ms - 3.0).abs() < 1e-9 && !summary.kept_up);
         assert!(Summary::of(&[run(1.01, 1.0, 0)]).kept_up);
     }
