@@ -73,7 +73,7 @@ impl Line {
     /// `core`.
     ///
     /// # Errors
-    /// [`Error`] of the step that failed.
+    /// That of the step that failed.
     pub(super) fn open(
         lab: &Lab,
         [from, to]: [&Container; 2],
@@ -95,7 +95,7 @@ impl Line {
     /// Sends for some tenths of a second.
     ///
     /// # Errors
-    /// [`Error::Cancelled`]; [`Error`] of the step that failed.
+    /// [`Error::Cancelled`], or that of the step that failed.
     pub(super) fn run(&mut self, subject: Subject, cancel: &Cancel) -> Result<Run, Error> {
         cancel.check()?;
         thread::scope(|scope| join(scope.spawn(|| self.measure(subject))))
