@@ -31,7 +31,7 @@ use pipelines::tables::Tables;
 use rtrb::{Producer, RingBuffer};
 use thiserror::Error;
 
-pub use backstage::Backstage;
+pub use backstage::{Backstage, BackstageError};
 pub use device::{DeviceError, Site};
 pub use drive::Drive;
 pub use port::{Device, Owner, Port};
