@@ -18,6 +18,10 @@ fn tcp_is_intact_over_two_queues() {
     for kind in Kind::ALL {
         let world = World::start(plan_of(kind, "[0, 1]"));
         transfer(&world);
+        if kind.is_existing() && kind.is_xdp() {
+            // It has one queue, which one worker serves: the other hands over what it has to send.
+            continue;
+        }
         let workers = world.show("workers");
         for worker in workers["workers"].as_array().unwrap() {
             assert!(worker["packets"].as_u64().unwrap() > 257, "{kind:?}: {workers:#}");

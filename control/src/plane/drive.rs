@@ -158,6 +158,19 @@ pub enum DriveError {
     },
 }
 
+impl DriveError {
+    /// Whether the device itself is not fit for AF_XDP: another try would end the same. That
+    /// somebody else has it is not of this kind.
+    fn is_of_the_device(&self) -> bool {
+        match self {
+            Self::Queues { .. } | Self::FewToSend { .. } | Self::Ethtool(_) => true,
+            Self::Program(error) => matches!(error, xdp::Error::Attach { .. }),
+            Self::Xdp(error) => !error.is_busy(),
+            _ => false,
+        }
+    }
+}
+
 /// How long a queue is waited for that a heddle which has just died still holds.
 const RELEASE: Duration = Duration::from_millis(500);
 
@@ -168,10 +181,13 @@ const RELEASE: Duration = Duration::from_millis(500);
 /// [`DriveError`]; nothing stays open.
 pub(super) fn open(task: &Task<'_>) -> Result<Opened, DriveError> {
     match choose(task.io, task.link.kind.as_deref(), task.shared) {
-        (Io::AfXdp, Why::Hardware) => open_xdp(task, Why::Hardware).or_else(|error| {
-            tracing::info!(device = task.link.name, %error, "AF_XDP can't be had");
-            open_packet(task, Why::NoXdp)
-        }),
+        (Io::AfXdp, Why::Hardware) => match open_xdp(task, Why::Hardware) {
+            Err(error) if error.is_of_the_device() => {
+                tracing::info!(device = task.link.name, %error, "AF_XDP can't be had");
+                open_packet(task, Why::NoXdp)
+            }
+            opened => opened,
+        },
         (Io::AfXdp, why) => open_xdp(task, why),
         (_, why) => open_packet(task, why),
     }
@@ -223,8 +239,10 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
     let (pins, umem) = (task.backstage.pins()?, task.backstage.umem()?);
     let settings: Vec<_> = (0..queues).map(|number| settings(task, number)).collect();
     let (link, made, rules) = (task.link, task.made, rules(task)?);
-    // What heddle chooses by itself is worth it: in the network stack it is not.
-    let mode = (why == Why::Hardware).then_some(xdp::Mode::Driver);
+    // What heddle chooses by itself is worth it: in the network stack it is not. There a veth would
+    // also hand over super-packets, which AF_XDP loses.
+    let in_driver = why == Why::Hardware || link.kind.as_deref() == Some("veth");
+    let mode = in_driver.then_some(xdp::Mode::Driver);
     // First: what fails after the program is on the device has to take it off again.
     let groups = match task.shared {
         Some(_) => packet_sockets(task, Frames::Groups, 1)?.pop(),
@@ -237,7 +255,10 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
         match serve(&mut program, umem, link, &settings, adoption) {
             Ok((off, ports)) => Ok((program, attached.mode, off, ports)),
             Err(error) => {
-                program.detach()?;
+                // An earlier heddle's stays: the host would answer in its place.
+                if attached.adoption == Adoption::New {
+                    program.detach()?;
+                }
                 Err(error)
             }
         }
