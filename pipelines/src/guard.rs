@@ -16,8 +16,9 @@ use crate::state::WorkerState;
 use crate::tables::{Identity, Port};
 use crate::trace::Told;
 
-/// Ends the walk of a packet that its endpoint may not send: addresses that are not its own (in Ethernet, IP, ARP and neighbour discovery), a role that is not its own, or
-/// more broadcast and multicast than its storm limit.
+/// Ends the walk of a packet that its endpoint may not send: addresses that are not its own (in
+/// Ethernet, IP, ARP and neighbour discovery), a role that is not its own, or more broadcast and
+/// multicast than its storm limit.
 #[inline(always)]
 pub fn admit<T: Trace>(
     state: &mut WorkerState,

@@ -46,8 +46,9 @@ fn from_seed(seed: &str, attempt: u32) -> MacAddr {
 }
 
 /// FNV-1a with 64 bits (the constants are those of its authors' draft,
-/// draft-eastlake-fnv-17, 5).
-fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
+/// draft-eastlake-fnv-17, 5): the same in every version, for names and numbers that must be found
+/// again.
+pub fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     bytes.fold(0xcbf2_9ce4_8422_2325, step)
 }

@@ -28,6 +28,7 @@ pub use desired::{Desired, Skipped, Stored};
 pub use diff::Change;
 pub use ids::{Error as IdError, Ids};
 pub use inventory::{Inventory, Plan, PlanError, Retired};
+pub use mac::fnv1a;
 pub use uplink::Uplink;
 
 use crate::config;

@@ -239,13 +239,6 @@ fn change_mac(netlink: &mut Netlink, link: &Link, mac: MacAddr) -> Result<(), De
     Ok(())
 }
 
-/// A number that follows from a text which is too long for a name (FNV-1a, 64 bits: RFC 9923).
-pub(super) fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
-}
-
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

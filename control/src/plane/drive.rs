@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::device::ethtool::{self, Queues};
@@ -14,7 +13,7 @@ use dataplane::ids::{MacAddr, PortId, WorkerId};
 use dataplane::port::Port;
 use dataplane::port::af_packet::Queue;
 use dataplane::port::af_packet::socket::{self, Frames, Membership, Options, Socket};
-use dataplane::port::af_xdp::{self, AfXdp, Meter, Peer, Statistics, Umem};
+use dataplane::port::af_xdp::{self, AfXdp, Peer, Umem};
 use dataplane::port::shared::Shared;
 use thiserror::Error;
 
@@ -73,8 +72,8 @@ pub enum Drive {
         runs: xdp::Mode,
         /// Who moves the bytes.
         mode: af_xdp::Mode,
-        /// What the kernel counts, by queue.
-        meters: Vec<Arc<Meter>>,
+        /// Queues that are served.
+        queues: usize,
         /// The packet socket for frames to groups, of a device that the host uses as well; here
         /// for the same reason as with packet sockets alone.
         groups: Option<Socket>,
@@ -130,6 +129,12 @@ pub enum DriveError {
          io = \"af_packet\""
     )]
     AnyStation(String),
+    /// Frames would be in the wrong VLAN.
+    #[error(
+        "`{0}` takes VLAN tags out of frames, and can't be told not to (`ethtool -K`): AF_XDP \
+         does not see them, use io = \"af_packet\""
+    )]
+    Tags(String),
     /// A socket sends by the queue that it receives by.
     #[error(
         "`{device}` receives by {receive} queues and sends by {send}: AF_XDP needs as many to send \
@@ -163,7 +168,7 @@ impl DriveError {
     /// somebody else has it is not of this kind.
     fn is_of_the_device(&self) -> bool {
         match self {
-            Self::Queues { .. } | Self::FewToSend { .. } | Self::Ethtool(_) => true,
+            Self::Queues { .. } | Self::FewToSend { .. } | Self::Tags(_) | Self::Ethtool(_) => true,
             Self::Program(error) => matches!(error, xdp::Error::Attach { .. }),
             Self::Xdp(error) => !error.is_busy(),
             _ => false,
@@ -255,20 +260,16 @@ fn open_xdp(task: &Task<'_>, why: Why) -> Result<Opened, DriveError> {
         match serve(&mut program, umem, link, &settings, adoption) {
             Ok((off, ports)) => Ok((program, attached.mode, off, ports)),
             Err(error) => {
-                // An earlier heddle's stays: the host would answer in its place.
-                if attached.adoption == Adoption::New {
-                    program.detach()?;
-                }
+                program.detach()?;
                 Err(error)
             }
         }
     };
     let (program, runs, off, ports) = task.netns.run(open)??;
-    let meters = ports.iter().map(|port| Arc::clone(port.meter())).collect();
     let mode = ports.first().map_or(af_xdp::Mode::Copy, AfXdp::mode);
     let queue = groups.clone().map(|socket| Queue::new(task.port, socket));
     let program = Box::new(program);
-    let drive = Drive::Xdp { program, runs, mode, meters, groups, off, why };
+    let drive = Drive::Xdp { program, runs, mode, queues: ports.len(), groups, off, why };
     Ok(Opened { places: places(ports, queue, task.workers), drive })
 }
 
@@ -424,20 +425,11 @@ impl Drive {
 
     /// Whether a device uses other queues now than those that are served.
     pub(super) fn misses_queues(&self, netns: &Netns, link: &Link) -> bool {
-        let Self::Xdp { meters, .. } = self else { return false };
-        let others = |now: Queues| {
-            usize::try_from(now.receive) != Ok(meters.len()) || now.send < now.receive
-        };
+        let Self::Xdp { queues: served, .. } = self else { return false };
+        let others =
+            |now: Queues| usize::try_from(now.receive) != Ok(*served) || now.send < now.receive;
         // What can't be counted now is counted with the next news.
         queues(netns, link).is_ok_and(others)
-    }
-
-    /// Frames that the kernel had for AF_XDP and lost. Packet sockets count theirs as drops.
-    pub fn statistics(&self) -> Vec<Statistics> {
-        match self {
-            Self::Packet { .. } => Vec::new(),
-            Self::Xdp { meters, .. } => meters.iter().map(|meter| meter.read()).collect(),
-        }
     }
 }
 

@@ -52,10 +52,7 @@ impl Ports {
         let wish = wish(instance, endpoint, network);
         let adopted = wish.site();
         self.orphans.retain(|orphan| Some(orphan) != adopted.as_ref());
-        let mut port = Port::new(plane, Owner::Endpoint(Arc::clone(endpoint)), wish);
-        port.serve(plane)?;
-        self.ports.insert(endpoint.id, port);
-        Ok(())
+        self.add(plane, Owner::Endpoint(Arc::clone(endpoint)), wish)
     }
 
     /// Plugs networks into a device: opens it and puts a queue of it on every worker. One that is
@@ -70,9 +67,14 @@ impl Ports {
         uplink: &Arc<Uplink>,
         model: &Model,
     ) -> Result<(), WorkerError> {
-        let mut port = Port::new(plane, Owner::Uplink(Arc::clone(uplink)), parent(uplink, model));
+        self.add(plane, Owner::Uplink(Arc::clone(uplink)), parent(uplink, model))
+    }
+
+    fn add(&mut self, plane: &Plane, owner: Owner, wish: Wish) -> Result<(), WorkerError> {
+        let id = owner.id();
+        let mut port = Port::new(plane, owner, wish);
         port.serve(plane)?;
-        self.ports.insert(uplink.id, port);
+        self.ports.insert(id, port);
         Ok(())
     }
 
@@ -88,9 +90,13 @@ impl Ports {
         uplink: &Arc<Uplink>,
         model: &Model,
     ) -> Result<(), WorkerError> {
-        let Some(port) = self.ports.get_mut(&uplink.id) else { return Ok(()) };
-        port.owner = Owner::Uplink(Arc::clone(uplink));
-        port.change(plane, parent(uplink, model))
+        self.alter(plane, Owner::Uplink(Arc::clone(uplink)), parent(uplink, model))
+    }
+
+    fn alter(&mut self, plane: &Plane, owner: Owner, wish: Wish) -> Result<(), WorkerError> {
+        let Some(port) = self.ports.get_mut(&owner.id()) else { return Ok(()) };
+        port.owner = owner;
+        port.change(plane, wish)
     }
 
     /// Tells endpoints' devices that they are served. All that were adopted must let packets
@@ -114,9 +120,8 @@ impl Ports {
         endpoint: &Arc<Endpoint>,
         network: &Network,
     ) -> Result<(), WorkerError> {
-        let Some(port) = self.ports.get_mut(&endpoint.id) else { return Ok(()) };
-        port.owner = Owner::Endpoint(Arc::clone(endpoint));
-        port.change(plane, wish(instance, endpoint, network))
+        let wish = wish(instance, endpoint, network);
+        self.alter(plane, Owner::Endpoint(Arc::clone(endpoint)), wish)
     }
 
     /// Stops serving an endpoint and removes its device, now or as soon as that can be done. One

@@ -5,7 +5,8 @@ use dataplane::device::ethtool;
 use dataplane::device::netlink::{Link, Netlink};
 use dataplane::device::netns::Netns;
 
-use super::device::{DeviceError, Wanted, configure, digest, earlier, link};
+use super::device::{DeviceError, Wanted, configure, earlier, link};
+use crate::model::fnv1a;
 
 /// heddle's end of a veth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(super) fn open(
 ///
 /// [`DeviceError`] when the device is gone, or the kernel refuses.
 pub(super) fn keep_tags(netns: &Netns, wanted: &Wanted) -> Result<(), DeviceError> {
-    Ok(netns.run(|| ethtool::turn_off(&wanted.name, &ethtool::TAG_INSERTION))??)
+    Ok(netns.run(|| ethtool::switch(&wanted.name, &ethtool::TAG_INSERTION, false))??)
 }
 
 /// Changes a veth that is in use to what it is to be now.
@@ -128,5 +129,5 @@ fn finish(
 
 /// The near end's name: it follows from the alias, which is too long for a name.
 fn near_name(wanted: &Wanted) -> String {
-    format!("hdl{:012x}", digest(&wanted.alias) >> 16)
+    format!("hdl{:012x}", fnv1a(wanted.alias.bytes()) >> 16)
 }

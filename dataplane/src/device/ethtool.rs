@@ -159,19 +159,25 @@ pub fn set_offloads(device: &str, on: bool) -> Result<(), Error> {
     switch(device, &OFFLOADS, on)
 }
 
-/// Turns those of the named features off that the device can switch.
+/// Turns those of the named features on or off that the device can switch.
 ///
 /// # Errors
 /// As [`features`].
-pub fn turn_off(device: &str, names: &[&str]) -> Result<(), Error> {
-    switch(device, names, false)
-}
-
-fn switch(device: &str, names: &[&str], on: bool) -> Result<(), Error> {
+pub fn switch(device: &str, names: &[&str], on: bool) -> Result<(), Error> {
     let known = features(device)?;
     let switchable = |name: &&str| known.iter().any(|f| f.name == **name && f.changeable);
     let wanted: Vec<_> = names.iter().filter(|n| switchable(n)).map(|n| (*n, on)).collect();
     set_features(device, &wanted)
+}
+
+/// Those of the named features that are in use.
+///
+/// # Errors
+/// As [`features`].
+pub fn active<'n>(device: &str, names: &[&'n str]) -> Result<Vec<&'n str>, Error> {
+    let known = features(device)?;
+    let active = |name: &&&str| known.iter().any(|f| f.name == **name && f.active);
+    Ok(names.iter().filter(active).copied().collect())
 }
 
 /// The queues that a device in the calling thread's namespace uses, or `None` if its driver can't
@@ -321,7 +327,7 @@ mod tests {
             Netlink::open().unwrap().add_veth("a0", "b0", 1, None).unwrap();
             for names in [TAG_INSERTION, TAG_STRIPPING] {
                 assert!(names.iter().all(|name| active("a0", name)));
-                turn_off("a0", &names).unwrap();
+                switch("a0", &names, false).unwrap();
                 assert!(!names.iter().any(|name| active("a0", name)));
             }
             assert!(active("b0", TAG_INSERTION[0]), "that is the other end's business");

@@ -10,7 +10,6 @@ mod filter;
 mod receive;
 pub mod socket;
 mod system;
-mod tag;
 #[cfg(test)]
 mod tests;
 

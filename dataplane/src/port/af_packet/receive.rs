@@ -15,6 +15,7 @@ use crate::drops::{self, Reason};
 use crate::ids::PortId;
 use crate::memory::{Packet, Pool};
 use crate::port::landing::{BATCH_BYTES, Landing};
+use crate::wire::vlan;
 
 /// Where the next frames land.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ impl Landings {
 /// The packet that has landed, with its tag.
 fn settle(landing: Landing, received: &Received, pool: &mut Pool) -> Result<Packet, Reason> {
     let mut packet = landing.settle(received.len, pool)?;
-    match received.tag.map_or(Some(()), |tag| tag.restore(&mut packet)) {
+    match received.tag.map_or(Some(()), |tag| vlan::push(&mut packet, tag)) {
         Some(()) => Ok(packet),
         None => {
             pool.give(packet.into_frame());

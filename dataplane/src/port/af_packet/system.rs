@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use libc::{sock_filter, sock_fprog, sockaddr_ll, socklen_t};
 use rustix::io::Errno;
 
-use super::tag::Stripped;
 use crate::port::coalesce;
 use crate::wire::ethernet;
+use crate::wire::vlan::Tag;
 
 /// Frames that one call moves.
 pub(super) const MESSAGES: usize = coalesce::MESSAGES;
@@ -21,7 +21,7 @@ pub(super) struct Received {
     /// Bytes of the virtio-net header and the frame, also of what the vectors did not hold.
     pub(super) len: usize,
     /// The tag that was taken out of the frame.
-    pub(super) tag: Option<Stripped>,
+    pub(super) tag: Option<Tag>,
 }
 
 /// Receives frames without waiting, one into each pair of vectors, and says how many. After fewer
@@ -115,15 +115,15 @@ impl Control {
     /// The tag, if the kernel took one out; of an older kernel that does not say which kind, a
     /// customer's.
     #[inline(always)]
-    fn tag(&self) -> Option<Stripped> {
+    fn tag(&self) -> Option<Tag> {
         let libc::tpacket_auxdata { tp_status, tp_vlan_tci, tp_vlan_tpid, .. } = self.data;
         let ours = self.level == libc::SOL_PACKET && self.kind == libc::PACKET_AUXDATA;
         if !ours || tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
             return None;
         }
         let known = tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0;
-        let ethertype = if known { tp_vlan_tpid } else { ethernet::VLAN };
-        Some(Stripped { ethertype, control: tp_vlan_tci })
+        let protocol = if known { tp_vlan_tpid } else { ethernet::VLAN };
+        Some(Tag { protocol, control: tp_vlan_tci })
     }
 }
 

@@ -2,13 +2,13 @@
 
 use etherparse::{PacketBuilder, TcpHeader};
 
-use super::super::tag;
 use super::socket::{Frames, Membership};
 use super::*;
 use crate::ids::MacAddr;
 use crate::offload::{Checksum, Gso};
 use crate::wire::layers::Layers;
 use crate::wire::tcp;
+use crate::wire::vlan::{self, Tag};
 
 const UNICAST: MacAddr = MacAddr([0x02, 0x42, 0x0a, 0, 9, 0x41]);
 const SOURCE: [u8; 6] = [0x02, 0x42, 0x0a, 0, 9, 0x42];
@@ -67,12 +67,12 @@ const TAGS: [&[(u16, u16)]; 5] = [
 
 #[test]
 fn a_stripped_tag_is_put_back_byte_by_byte() {
-    let stripped = tag::Stripped { ethertype: 0x8100, control: 0xa02a };
+    let stripped = Tag { protocol: 0x8100, control: 0xa02a };
     let mut receiver = Receiver::new();
     let (untagged, offload) = super_packet(&[]);
     let mut packet = Packet::holding(&mut receiver.pool, PortId(3), &untagged).unwrap();
     packet.offload = offload;
-    stripped.restore(&mut packet).unwrap();
+    vlan::push(&mut packet, stripped).unwrap();
     assert_eq!(
         packet.data()[..18],
         [
@@ -87,13 +87,13 @@ fn a_stripped_tag_is_put_back_byte_by_byte() {
 
 #[test]
 fn what_is_no_frame_gets_no_tag() {
-    let stripped = tag::Stripped { ethertype: 0x8100, control: 0xa02a };
+    let stripped = Tag { protocol: 0x8100, control: 0xa02a };
     let mut receiver = Receiver::new();
     for (length, start) in [(11, 0), (60, u16::MAX - 3)] {
         let mut packet = Packet::holding(&mut receiver.pool, PortId(3), &vec![0; length]).unwrap();
         packet.offload =
             Offload { checksum: Checksum::Partial, csum_start: start, ..Offload::PLAIN };
-        assert_eq!(stripped.restore(&mut packet), None);
+        assert_eq!(vlan::push(&mut packet, stripped), None);
         receiver.pool.give(packet.into_frame());
     }
 }
